@@ -65,6 +65,10 @@ REPLY_BYTES, CELL_BYTES = 32, 33
 """Reply of an APPLY (section 6) with one reading: what stands in front, and each cell's part."""
 MOST_S = 120.0
 """Longest wait for a reply that notices and parts keep promising."""
+FEED_S = 0.4
+"""How often a waiting host feeds the watchdog: four times and more in the 2 s after boot."""
+BODY_V = 0.1
+"""Of a body beyond its limits: weaker than what opens any junction, should a board carry it out."""
 LONG_S = 1.5
 """A WAIT in which things happen."""
 GENERATIONS = 50
@@ -144,13 +148,20 @@ class _Board:
             self.link.send(frame if isinstance(frame, bytes) else encode_frame(frame))
         return self.sequence
 
-    def reply(self, sequence: int, within_s: float | None = None) -> _Reply | None:
+    def reply(
+        self, sequence: int, within_s: float | None = None, *, feeds: bool = True
+    ) -> _Reply | None:
         """The answer to a sequence, which may have come while another was waited for; None where
         none comes. Without `within_s` its notices and parts prolong the wait, to `MOST_S` at most.
+        A known board's watchdog is fed meanwhile, unless told otherwise.
         """
-        began_s = heard_s = time.monotonic()
+        began_s = heard_s = fed_s = time.monotonic()
         ends_s = began_s + (self.silence_s if within_s is None else within_s)
+        feeds = feeds and self.envelope is not None
         while sequence not in self.replies and (now := time.monotonic()) < ends_s:
+            if feeds and now - fed_s > FEED_S:
+                fed_s = now
+                self.send(self.frame(Kind.KEEP_ALIVE))
             data = self.link.receive(self.reader.wanted, min(0.02, ends_s - now))
             if data:
                 heard_s = time.monotonic()
@@ -212,6 +223,11 @@ class _Board:
         """The limits in force, which can be set again."""
         return _limits(self.ask(Kind.LIMITS))
 
+    @property
+    def drives_body(self) -> bool:
+        """Whether it says that it drives the bodies of the selectors."""
+        return "body_v" in self.known.capabilities.step_extras
+
     def armed(self) -> None:
         """Set the limits in force again, and arm."""
         self.ask(Kind.LIMITS, encode_limits(self.own_limits()))
@@ -260,6 +276,9 @@ class _Board:
         would rightly refuse it, or wrongly carry it out.
         """
         limits, can = self.own_limits(), self.known.capabilities
+        if self.drives_body:
+            body_v, over_v = struct.unpack("<2d", self.ask(Kind.BODY_LIMITS))
+            limits = limits.model_copy(update={"body_v": body_v, "body_over_v": over_v})
         try:
             check(operation, self.known.geometry, limits, bounds_current=can.compliance)
         except LimitError as error:
@@ -491,6 +510,26 @@ def _limits_disarm(board: _Board) -> None:
     _need(not board.status().armed, "it stays armed when limits are set")
 
 
+def _body_limits(board: _Board) -> None:
+    if not board.drives_body:
+        board.refused(Code.UNKNOWN_TYPE, Kind.BODY_LIMITS)
+        raise _LeftOutError("it drives no bodies, and says so")
+    own = board.ask(Kind.BODY_LIMITS)
+    _need(len(own) == 16, f"BODY LIMITS are {len(own)} bytes instead of 16")
+    for value in (math.nan, -1.0, math.inf):
+        wrong = struct.pack("<2d", value, 0.0)
+        board.refused(Code.LIMIT, Kind.BODY_LIMITS, wrong)
+    none = bytes(16)
+    try:
+        board.armed()
+        _need(board.ask(Kind.BODY_LIMITS) == own, "LIMITS changed the limits of the body")
+        _need(board.ask(Kind.BODY_LIMITS, none) == none, "BODY LIMITS are not repeated bit for bit")
+        _need(board.ask(Kind.BODY_LIMITS) == none, "BODY LIMITS read back differ from those set")
+        _need(not board.status().armed, "it stays armed when limits of the body are set")
+    finally:
+        board.ask(Kind.BODY_LIMITS, own)
+
+
 def _watchdog_set(board: _Board) -> None:
     before = round(board.status().watchdog_s * 1e3)
     try:
@@ -544,7 +583,7 @@ def _notices(board: _Board) -> None:
     sent, number = board.long_wait()
     reply = board.reply(sent, 2 * LONG_S + 1)
     if reply is None or reply.error:
-        raise _BrokenError(f"WAIT {number} was not answered")
+        raise _BrokenError(f"WAIT {number}: {'silence' if reply is None else reply.error}")
     # What this computer or the line is late by is not the board's, and a simulated clock may stand
     # still in a WAIT: the shorter of the two tells.
     gaps_s = np.diff([*board.heard[began][-1:], *board.heard[sent]], axis=0).max(axis=0)
@@ -604,7 +643,7 @@ def _watchdog(board: _Board) -> None:
     board.ask(Kind.WATCHDOG, struct.pack("<I", 400))
     try:
         sent, _ = board.long_wait()
-        reply = board.reply(sent, 2 * LONG_S + 1)
+        reply = board.reply(sent, 2 * LONG_S + 1, feeds=False)
         _need_error(reply, Code.WATCHDOG, "400 ms of a silent host")
         after = board.status()
         _need(after.tripped and not after.armed, f"after the watchdog it says {after}")
@@ -637,6 +676,25 @@ def _beyond_limits(board: _Board) -> None:
     finally:
         board.ask(Kind.SAFE_OFF)
         board.ask(Kind.LIMITS, encode_limits(own))
+
+
+def _body_beyond_limits(board: _Board) -> None:
+    cells = board.cells()
+    if not board.drives_body:
+        raise _LeftOutError("it drives no bodies")
+    board.allowed(read(cells, board.read_step()))
+    own, reach = board.ask(Kind.BODY_LIMITS), board.known.capabilities.wl_v
+    step = replace(board.read_step(), body_v=BODY_V if reach.high >= BODY_V else -BODY_V)
+    try:
+        board.ask(Kind.BODY_LIMITS, bytes(16))
+        board.armed()
+        number = board.next_number()
+        kind, payload = encode_operation(read(cells, step), number, board.known.geometry)
+        board.refused(Code.LIMIT, kind, payload)
+        _need(board.status().last == number - 1, "a refused operation used up its number")
+    finally:
+        board.ask(Kind.SAFE_OFF)
+        board.ask(Kind.BODY_LIMITS, own)
 
 
 def _off_the_chip(board: _Board) -> None:
@@ -673,6 +731,29 @@ def _reads(board: _Board) -> str:
     kind, payload = encode_operation(operation, number, board.known.geometry)
     _need(board.ask(kind, payload) == reply, "the same message again gets another reply")
     return _siemens(result)
+
+
+def _reads_beside(board: _Board) -> str:
+    cells, has = board.cells(), board.known.capabilities.step_extras
+    if not has:
+        raise _LeftOutError("a step says nothing beside its three lines here")
+    # After boot bodies may stand at 0 V only, and that blocks where no line goes beyond it: below
+    # with NMOS selectors, above with PMOS ones.
+    step = board.read_step()
+    step = replace(
+        step,
+        bl_v=abs(board.drive.read_v) * board.known.geometry.polarity,
+        body_v=0.0 if "body_v" in has else None,
+        unselected_wl_v=0.0 if "unselected_wl_v" in has else None,
+        also_gate="also_gate" in has,
+    )
+    board.armed()
+    result, _ = board.applied(read(cells, step), board.next_number())
+    _need(bool((result.pulses == 0).all()), "a read at 0 V beside its lines counts as a pulse")
+    if result.gate_a is None:
+        return _siemens(result)
+    _need(not np.isnan(result.gate_a).any(), "a gate current beside a reading is no number")
+    return f"{_siemens(result)}, gate {float(result.gate_a.flat[0]):.3g} A"
 
 
 def _many_reads(board: _Board) -> str:
@@ -798,6 +879,7 @@ RULES = (
     Rule("limits are kept bit for bit", "5", _limits_kept),
     Rule("limits that are NaN or beyond the board's own are refused", "5", _limits_refused),
     Rule("setting limits disarms", "5", _limits_disarm),
+    Rule("limits of the body stand apart, and disarm", "5", _body_limits, required=False),
     Rule("the watchdog's time is set, from 0.1 to 60 s", "5", _watchdog_set),
     Rule("the self-test passes", "5", _self_test),
     Rule("an operation is refused unless the board is armed", "4", _not_armed),
@@ -810,8 +892,10 @@ RULES = (
     Rule("the records of a cell are told", "3", _records, required=False),
     Rule("all abilities are there", "8", _abilities, required=False),
     Rule("volts beyond the limits are refused before anything moves", "4", _beyond_limits),
+    Rule("a body beyond its limits is refused", "4", _body_beyond_limits, required=False),
     Rule("a cell off the chip is refused", "6", _off_the_chip),
     Rule("cells are read", "6", _reads),
+    Rule("what a step may say beside its lines is done", "6", _reads_beside, required=False),
     Rule("all cells are read in one operation", "6", _many_reads),
     Rule("READ BLOCKS agrees with APPLY", "6", _coded, required=False),
     Rule("one pulse is given once, and kept in the records", "3", _pulse),

@@ -1,10 +1,11 @@
 """Driver of an array reached by source-meter channels through a switch matrix, or of one cell
 between two channels, with a pulse generator or without (see `matrix.wiring` for its bench file).
 
-Cells are carried out row by row, one batch a row. Between rows all sources stand at zero and the
-matrix stays as it was, so that relays move no more than they must; `arm` and `safe_off` leave every
-relay open, verified. Which way a row takes depends on the instruments (`matrix.chains`). The bench
-clock is the host's on a real bench.
+Cells are carried out row by row, one batch a row, or several rows in one where that spares turns on
+the links (`Chain.spans_rows`). Between batches all sources stand at zero and the matrix stays as it
+was, so that relays move no more than they must; `arm` and `safe_off` leave every relay open,
+verified. Which way a row takes depends on the instruments (`matrix.chains`). The bench clock is the
+host's on a real bench.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self
 
@@ -31,6 +32,7 @@ from rram_hil.array import (
     Operation,
     Result,
     Status,
+    Step,
     Wait,
     WaitResult,
     check,
@@ -42,6 +44,7 @@ from rram_hil.errors import (
     BenchError,
     ConfigError,
     InstrumentError,
+    LimitError,
     LinkError,
     UnknownOutcomeError,
 )
@@ -51,6 +54,7 @@ from rram_hil.hardware.abilities import (
     TriggeredSourceMeter,
     WithGenerator,
 )
+from rram_hil.hardware.arrival import Arrival, StatedArrival
 from rram_hil.hardware.driver import (
     Capabilities,
     Driver,
@@ -69,6 +73,8 @@ from rram_hil.hardware.instrument import (
     checked_instrument,
     make_instrument,
 )
+from rram_hil.hardware.oscilloscope import Oscilloscope
+from rram_hil.hardware.thermostat import Thermostat
 from rram_hil.types import FloatArray, IntArray, StatusArray
 from rram_hil.units import Seconds
 from rram_hil.wire.bench_clock import FarClock
@@ -108,15 +114,32 @@ class SmuMatrixConfig(DriverConfig):
 
     @model_validator(mode="after")
     def _instruments_known(self) -> Self:
+        at: dict[str, str] = {}
+        idle: list[str] = []
         for name, section in self.instruments.items():
-            checked_instrument(section, f"driver.instruments.{name}")
-        for channel in self.wiring.sources:
+            family, config = checked_instrument(section, f"driver.instruments.{name}")
+            if issubclass(family, Thermostat):
+                raise ValueError(f"instruments.{name}: a thermostat stands in [thermostat]")
+            if issubclass(family, SourceMeter | PulseGenerator):
+                idle.append(name)
+            if (other := at.setdefault(config.resource.casefold() or name, name)) != name:
+                raise ValueError(
+                    f"instruments: {other} and {name} have the same resource {config.resource!r}"
+                )
+        wiring = self.wiring
+        for channel in (*wiring.sources, *wiring.probes):
             if channel.partition(".")[0] not in self.instruments:
                 raise ValueError(
                     f"wiring: {channel!r}: there is no instrument"
                     f" {channel.partition('.')[0]!r}; write INSTRUMENT.CHANNEL, of the instruments"
                     f" {', '.join(self.instruments)}"
                 )
+            idle = [name for name in idle if name != channel.partition(".")[0]]
+        if idle:
+            raise ValueError(
+                f"instruments: {', '.join(idle)} has no channel in wiring.channels or"
+                " wiring.generators"
+            )
         return self
 
 
@@ -181,7 +204,8 @@ class SmuMatrix(Driver):
         names = []
         for name, instrument in self._instruments.items():
             with contextlib.suppress(BenchError, AttributeError):
-                if not instrument.is_off():
+                # A scope that waits for a trigger drives nothing.
+                if not instrument.is_off() and not isinstance(instrument, Oscilloscope):
                     names.append(name)
         return names
 
@@ -319,7 +343,12 @@ class SmuMatrix(Driver):
             abort_s=self._settings.row_s,
             clock="virtual" if self._settings.clock else "wall",
             link=chain.NAME,
-            timing={"relay_s": chain.matrix.settle_s, "source_s": chain.source_s},
+            timing={
+                "relay_s": chain.matrix.settle_s,
+                "source_s": chain.source_s,
+                # Shorter steps above the read limit are a generator's.
+                **({"sources_from_s": chain.shortest_s} if chain.generators else {}),
+            },
         )
 
     def _shortest_pulse_s(self) -> float:
@@ -413,6 +442,42 @@ class SmuMatrix(Driver):
         return paths
 
     @override
+    def peaks(self, step: Step, n: int) -> Iterable[Step]:
+        """Those of a step that is shorter than the source-meters time: as it arrives where that was
+        measured, else as the generator's documents state.
+        """
+        is_short = step.width_s < self._connected().shortest_s * (1 - 1e-9)
+        if not self._settings.wiring.generator or not is_short:
+            return ()
+        return self._arrival().peaks(step, n)
+
+    def _arrival(self) -> Arrival:
+        name = self._settings.wiring.generator
+        limits = self._connected().pulse_limits(name)
+        return self.arrivals.get(name, StatedArrival(limits.overshoot, limits.overshoot_v))
+
+    def _refuse_peaks(self, routes: tuple[Route, ...]) -> None:
+        """Refuse what a pulse that was moved to one line puts there for a moment: limits look at
+        the lines of the step. Raises `LimitError`.
+        """
+        for route in routes:
+            if not route.generator or route.pulse_v is None:
+                continue
+            row = self._settings.wiring.generators[route.generator]
+            line = "BL" if route.bl == row else "SL"
+            limit = self.limits.bl_v if line == "BL" else self.limits.sl_v
+            beyond, _ = self._arrival().swings_v(route.pulse_v, route.width_s)
+            peak = float(np.max(np.abs(route.pulse_v) + beyond))
+            if not peak <= limit * (1 + 1e-9):
+                raise LimitError(
+                    f"smu-matrix: {route.generator} would put {peak:g} V on {line}, beyond the"
+                    f" limit of {limit:g} V, counting the overshoot of the pulse",
+                    line=line,
+                    value=peak,
+                    allowed=(-limit, limit),
+                )
+
+    @override
     def arm(self) -> None:
         """Sources off and reset, then relays open, all verified; scripts loaded."""
         with self._lock:
@@ -424,6 +489,7 @@ class SmuMatrix(Driver):
                     instrument.arm()
             chain.matrix.arm()
             self._relays = frozenset()
+            chain.arrivals = self.arrivals
             chain.arm()
 
     def _forget(self, chain: AnyChain) -> None:
@@ -450,12 +516,13 @@ class SmuMatrix(Driver):
     def _apply(self, operation: Apply) -> ApplyResult:
         check_extras(operation, self.capabilities)
         operation = self._router.as_wired(operation)
-        check(operation, self.geometry, self.limits)
+        check(operation, self.geometry, self.limits, peaks=self.peaks)
         chain, n, m = self._connected(), len(operation.cells), operation.measurements
         routes = self._router.routes(operation)
         if any(route.generator for route in routes):
             # Nothing holds the current of such a step back but the cell itself.
             check(operation, self.geometry, self.limits, bounds_current=False)
+            self._refuse_peaks(routes)
             chain.check_pulses(routes)
         chain.check(routes)
         for route in routes:
@@ -516,14 +583,17 @@ class SmuMatrix(Driver):
         self, cells: Cells, parts: list[tuple[Route, ...]], chain: AnyChain
     ) -> Iterator[IntArray]:
         """Positions of the cells, row after row, so many at a time that no part of them lasts
-        longer than `row_s`.
+        longer than `row_s`; of several rows at once where the chain can.
         """
         most = min(
             min(self._settings.row_s / _lasts_s(part, chain), chain.most_visits / len(part))
             for part in parts
         )
-        for row in np.unique(cells.row):
-            at = np.flatnonzero(cells.row == row)
+        in_order = np.argsort(cells.row, kind="stable")
+        rows = np.split(in_order, np.flatnonzero(np.diff(cells.row[in_order])) + 1)
+        # What is held stands while relays of bit and source lines move, but not of word lines.
+        is_held = any(route.held for part in parts for route in part)
+        for at in [in_order] if chain.spans_rows and not is_held else rows:
             for first in range(0, at.size, max(1, int(most))):
                 yield at[first : first + max(1, int(most))]
 

@@ -19,6 +19,7 @@ bl = "33-64"
 sl = "65"
 tsp_node = 2                                  # the matrix's node on the source-meter's TSP-Link
 generators = { "pulser.1" = "D" }             # a pulse generator's channel = matrix row
+probes = { "scope.1" = "pulser.1" }           # a scope's channel = whose pulses it sees at the pads
 
 Bodies of the selectors and word lines that are not selected may have sources of their own:
 
@@ -153,6 +154,13 @@ class Wiring(DriverConfig):
         default=0.0,
         description="what terminates the generator at the array; 0: nothing but the array",
     )
+    probes: dict[str, str] = Field(
+        default={},
+        description=(
+            "oscilloscope.channel = the generator whose pulses it sees where they arrive, such as"
+            ' "scope.1" = "pulser.1"'
+        ),
+    )
     ground: str = Field(
         default="", description="matrix row tied to the LO terminals of all channels"
     )
@@ -222,6 +230,13 @@ class Wiring(DriverConfig):
         """Matrix rows of all channels and generators, and of the ground."""
         held = (row for row in self.held.values() if row != BODY)
         return (*self.channels.values(), *self.generators.values(), *held, self.ground)
+
+    @model_validator(mode="after")
+    def _probes_see_generators(self) -> Self:
+        for probe, generator in self.probes.items():
+            if generator not in self.generators:
+                raise ValueError(f"probes: {probe!r} = {generator!r}, which is no generator here")
+        return self
 
     @model_validator(mode="after")
     def _every_point_once(self) -> Self:

@@ -1,9 +1,9 @@
 /* Whatever a host sends: the library under libFuzzer, before hardware that keeps account.
  *
- * An input is a list of turns: u8 what, u8 length, bytes. Most turns become whole frames with right
+ * An input is u8 kind of cell and a list of turns: u8 what, u8 length, bytes. Most turns become whole frames with right
  * check sums around these bytes, so that the fuzzer gets to what lies behind them. Whatever came,
- * outputs must be off once no operation is under way, and no cell may get more pulses than its
- * record says.
+ * outputs must be off once no operation is under way, bodies and unselected word lines without
+ * level, and no cell may get more pulses than its record says.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,8 @@ static uint32_t now_ms, random_state;
 static bool is_on;
 static uint32_t number_of[CELLS], pulses_of[CELLS], given[CELLS];
 static int32_t words[CELLS];
-static struct rb_shot standing;
+static uint8_t kind;
+static struct rb_shot standing = {.body_uv = RB_NO_LEVEL, .idle_uv = RB_NO_LEVEL};
 static uint8_t last_type;
 
 static double clock_s(void *port) {
@@ -58,12 +59,34 @@ static void select_cell(void *port, uint32_t cell, uint8_t scheme) {
     standing.cell = cell;
 }
 
-static void drive(void *port, enum rb_line line, int32_t uv) {
-    (void)port;
-    if (uv != RB_FLOATING && (uv > 5000000 || uv < -5000000)) {
+static int32_t allowed(int32_t uv, int32_t most_uv) {
+    if (uv != RB_FLOATING && (uv > most_uv || uv < -most_uv)) {
         abort(); /* beyond the board's own limits */
     }
-    standing.uv[line] = uv;
+    return uv;
+}
+
+static void drive(void *port, enum rb_line line, int32_t uv) {
+    (void)port;
+    standing.uv[line] = allowed(uv, 5000000);
+}
+
+/* They rise before the gate of the selected cell and fall after it. */
+static int32_t beside_closed_gate(int32_t uv, int32_t most_uv) {
+    if (standing.uv[RB_WL] != 0 || kind == RB_1R) {
+        abort();
+    }
+    return allowed(uv, most_uv);
+}
+
+static void body(void *port, int32_t uv) {
+    (void)port;
+    standing.body_uv = beside_closed_gate(uv, 3000000);
+}
+
+static void idle_gates(void *port, int32_t uv) {
+    (void)port;
+    standing.idle_uv = beside_closed_gate(uv, 5000000);
 }
 
 static void hold(void *port, uint64_t width_ps) {
@@ -82,6 +105,11 @@ static uint8_t convert(void *port, uint8_t measure, uint64_t width_ps, double *c
     random_state = random_state * 1664525u + 1013904223u;
     *current_a = measure == RB_GATE ? 1e-12 : ((double)random_state - 2147483648.0) * 1e-14;
     return random_state >> 28 ? RB_OK : (uint8_t)(random_state >> 20 & 3u) % RB_NOT_A_NUMBER;
+}
+
+static uint8_t convert_both(void *port, uint64_t width_ps, double *current_a, double *gate_a) {
+    *gate_a = 1e-12;
+    return convert(port, RB_CURRENT, width_ps, current_a);
 }
 
 static void remember(void *port, uint32_t cell, uint32_t number, uint32_t pulses) {
@@ -154,32 +182,38 @@ static void poll_for_long(void) {
         while (rb_poll(&board)) {
         }
     }
-    if (is_on) {
+    if (is_on || standing.body_uv != RB_NO_LEVEL || standing.idle_uv != RB_NO_LEVEL) {
         abort();
     }
 }
 
 static void boot(const struct rb_hooks *hooks) {
-    static const struct rb_envelope can = {
-        0, 0, 2, 8, 8,
+    static struct rb_envelope can = {
+        RB_1T1R, 0, 2, 8, 8,
         {{-5000000, 5000000, 1221}, {-5000000, 5000000, 1221}, {-5000000, 5000000, 1221}},
-        31, 10000, 1000000000000u, 1, 255 & ~RB_VIRTUAL_CLOCK, 32, 64, 32, CELLS, CELLS, 8, 8, 12,
+        31, 10000, 1000000000000u, 1, 4095 & ~(RB_VIRTUAL_CLOCK | RB_UNSIGNED_INPUTS), 32, 64, 32, CELLS, CELLS, 8, 8, 12,
         1024, 4096, 1000, 1e4, 1.0, "fuzz", "1", "1", "", 1e-8, 1e-5, 1e-5, 1e-6, 1e-8, 0.0, 0.0};
     static const struct rb_limits own = {5.0,  5.0,  5.0, 5.0, 6.0,  5.0, 0.5,
-                                         1e-2, 1.0, 1.0, 1.0, 1e3, 0.0, 1e-2, 1000000};
-    uint8_t limits[120];
+                                         1e-2, 1.0, 1.0, 1.0, 1e3, 0.0, 1e-2, 1000000, 3.0, 1.0};
+    uint8_t limits[120], body_limits[16];
+    can.cell = kind;
     rb_boot(&board, hooks, &can, &own, 1);
     rb_put_limits(limits, &own);
     frame(limits, sizeof limits, RB_LIMITS, false, 0);
+    rb_put_body_limits(body_limits, &own);
+    frame(body_limits, sizeof body_limits, RB_BODY_LIMITS, false, 0);
     frame(NULL, 0, RB_ARM, false, 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const struct rb_hooks hooks = {
         NULL, clock_s, ticks_ms, send, NULL, NULL, off, outputs_on, select_cell, drive, hold,
-        convert, NULL, NULL, NULL, remember, recall, remember_last, recall_last, store_words,
-        load_word, NULL};
+        convert, body, idle_gates, convert_both, NULL, NULL, NULL, remember, recall, remember_last,
+        recall_last, store_words, load_word, NULL};
     now_ms = 0;
+    kind = size ? data[0] % 3u : RB_1T1R;
+    data += size != 0;
+    size -= size != 0;
     random_state = 1;
     newest = 0;
     memset(number_of, 0, sizeof number_of);

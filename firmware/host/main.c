@@ -5,6 +5,7 @@
  */
 #define _POSIX_C_SOURCE 200809L
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -12,12 +13,14 @@
 
 #include "internal.h"
 
-enum { ARRAY_BY_SHOTS = 1, PRODUCTS_BY_CONVERSIONS = 2 };
+enum { ARRAY_BY_SHOTS = 1, PRODUCTS_BY_CONVERSIONS = 2, STICKY_SWITCHES = 4, THREE_LINES = 8 };
+enum { NO_HOST = 1, STRANGE_ARRAY, TOO_LARGE, WRONG_USE };
 
 static struct rb_board board;
 static struct rb_envelope can;
 static struct rb_limits own;
 static int array_fd;
+static uint32_t way;
 static double now_s;
 static bool is_on;
 static uint32_t number_of[RB_CHIP_CELLS], pulses_of[RB_CHIP_CELLS];
@@ -25,12 +28,17 @@ static int32_t words[RB_CHIP_CELLS];
 static uint32_t last_number;
 static uint8_t answer[64u << 20];
 
+static void give_up(int status, const char *why) {
+    fprintf(stderr, "board: %s\n", why);
+    exit(status);
+}
+
 static void write_all(int fd, const void *bytes, size_t size) {
     const uint8_t *at = bytes;
     while (size) {
         ssize_t n = write(fd, at, size);
         if (n <= 0) {
-            exit(1);
+            give_up(NO_HOST, "nobody takes what it writes");
         }
         at += n;
         size -= (size_t)n;
@@ -70,7 +78,7 @@ static const uint8_t *ask(char what, const struct part *parts, int n, size_t *si
     read_all(array_fd, head, 4);
     length = rb_u32(head);
     if (length < 8 || length > sizeof answer) {
-        exit(2);
+        give_up(STRANGE_ARRAY, "what the array answers is too short or too long");
     }
     read_all(array_fd, answer, length);
     now_s = rb_f64(answer);
@@ -141,7 +149,7 @@ static void end(void *port, size_t reply_bytes) {
 
 static void off(void *port) {
     (void)port;
-    is_on = false;
+    is_on = is_on && (way & STICKY_SWITCHES);
 }
 
 static bool outputs_on(void *port) {
@@ -170,7 +178,7 @@ static int32_t run(void *port, const struct rb_shot *shots, uint32_t n,
 }
 
 /* Line by line, as a board without `run` is asked; the array gets a shot at a time. */
-static struct rb_shot standing;
+static struct rb_shot standing = {.body_uv = RB_NO_LEVEL, .idle_uv = RB_NO_LEVEL};
 
 static void select_cell(void *port, uint32_t cell, uint8_t scheme) {
     (void)port;
@@ -183,20 +191,43 @@ static void drive(void *port, enum rb_line line, int32_t uv) {
     standing.uv[line] = uv;
 }
 
-static uint8_t convert(void *port, uint8_t measure, uint64_t width_ps, double *current_a) {
-    struct rb_reading reading = {0.0, 0.0, RB_UNKNOWN};
+static void body(void *port, int32_t uv) {
     (void)port;
+    standing.body_uv = uv;
+}
+
+static void idle_gates(void *port, int32_t uv) {
+    (void)port;
+    standing.idle_uv = uv;
+}
+
+static struct rb_reading stand(uint8_t measure, uint64_t width_ps) {
+    struct rb_reading reading = {0.0, 0.0, 0.0, RB_UNKNOWN};
     standing.measure = measure;
     standing.width_ps = width_ps;
     while (give(&standing, 1, &reading) == 0) {
     }
+    return reading;
+}
+
+static uint8_t convert(void *port, uint8_t measure, uint64_t width_ps, double *current_a) {
+    struct rb_reading reading = stand(measure, width_ps);
+    (void)port;
     *current_a = reading.current_a;
     return reading.status;
 }
 
+static uint8_t convert_both(void *port, uint64_t width_ps, double *current_a, double *gate_a) {
+    struct rb_reading reading = stand(RB_BOTH, width_ps);
+    (void)port;
+    *current_a = reading.current_a;
+    *gate_a = reading.gate_a;
+    return reading.status;
+}
+
 static void hold(void *port, uint64_t width_ps) {
-    double none_a;
-    convert(port, RB_NOTHING, width_ps, &none_a);
+    (void)port;
+    stand(RB_NOTHING, width_ps);
 }
 
 static int32_t multiply(void *port, const struct rb_product *product, uint32_t vectors,
@@ -351,12 +382,14 @@ static void learn_limits(const uint8_t **at) {
     }
     memcpy(&own, values, sizeof values);
     own.pulses_per_cell = next64(at);
+    own.body_v = next_f64(at);
+    own.body_over_v = next_f64(at);
 }
 
 static void learn_chip(const uint8_t **at) {
     uint32_t cells = can.tiles * can.rows * can.columns;
     if (cells > RB_CHIP_CELLS || can.rows > RB_MAX_ROWS || can.columns > RB_MAX_COLUMNS) {
-        exit(3);
+        give_up(TOO_LARGE, "the chip has more cells, rows or columns than host/config.h");
     }
     last_number = next32(at);
     memcpy(number_of, *at, 4 * (size_t)cells);
@@ -365,17 +398,36 @@ static void learn_chip(const uint8_t **at) {
 }
 
 int main(int count, char **arguments) {
-    struct rb_hooks hooks = {NULL,    clock_s,  ticks_ms, send,     begin,         end,
-                             off,     outputs_on, select_cell, drive, hold,       convert,
-                             run,     multiply, rest,     remember, recall,        remember_last,
-                             recall_last, store_words, load_word, NULL};
+    struct rb_hooks hooks = {.clock_s = clock_s,
+                             .ticks_ms = ticks_ms,
+                             .send = send,
+                             .begin = begin,
+                             .end = end,
+                             .off = off,
+                             .is_on = outputs_on,
+                             .select = select_cell,
+                             .drive = drive,
+                             .hold = hold,
+                             .convert = convert,
+                             .body = body,
+                             .idle_gates = idle_gates,
+                             .convert_both = convert_both,
+                             .run = run,
+                             .multiply = multiply,
+                             .rest = rest,
+                             .remember = remember,
+                             .recall = recall,
+                             .remember_last = remember_last,
+                             .recall_last = recall_last,
+                             .store_words = store_words,
+                             .load_word = load_word};
     static uint8_t bytes[1u << 18];
     struct pollfd link = {0, POLLIN, 0};
     const uint8_t *at;
-    uint32_t boot, way;
+    uint32_t boot;
     bool is_busy = false;
-    if (count != 2 || sizeof(struct rb_shot) != 32 || sizeof(struct rb_reading) != 24) {
-        return 4;
+    if (count != 2 || sizeof(struct rb_shot) != 40 || sizeof(struct rb_reading) != 32) {
+        give_up(WRONG_USE, "it takes the number of a socket to its array, and is run by rram-hil");
     }
     array_fd = atoi(arguments[1]);
     at = ask('H', NULL, 0, NULL);
@@ -386,6 +438,11 @@ int main(int count, char **arguments) {
     learn_chip(&at);
     if (way & ARRAY_BY_SHOTS) {
         hooks.run = NULL;
+    }
+    if (way & THREE_LINES) {
+        hooks.body = NULL;
+        hooks.idle_gates = NULL;
+        hooks.convert_both = NULL;
     }
     if (way & PRODUCTS_BY_CONVERSIONS) {
         hooks.multiply = NULL;

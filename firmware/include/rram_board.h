@@ -17,8 +17,9 @@
 #include "rram_config.h"
 
 #define RB_FLOATING INT32_MIN /* a line that floats */
+#define RB_NO_LEVEL INT32_MIN /* a body tied to its source, unselected word lines at 0 V */
 
-enum rb_measure { RB_NOTHING, RB_CURRENT, RB_GATE };
+enum rb_measure { RB_NOTHING, RB_CURRENT, RB_GATE, RB_BOTH };
 
 enum rb_reading_status {
     RB_OK,
@@ -41,8 +42,13 @@ enum rb_ability {
     RB_RECORDS = 32,
     RB_VIRTUAL_CLOCK = 64,
     RB_READ_BLOCKS = 128,
-    RB_UNSIGNED_INPUTS = 256
+    RB_UNSIGNED_INPUTS = 256,
+    RB_BODY = 512,
+    RB_IDLE_GATES = 1024,
+    RB_BOTH_CURRENTS = 2048
 };
+
+enum rb_cell { RB_1T1R, RB_1R, RB_1T1R_PMOS };
 
 enum rb_line { RB_BL, RB_SL, RB_WL };
 
@@ -51,6 +57,7 @@ struct rb_shot {
     uint64_t width_ps;
     uint32_t cell;
     int32_t uv[3]; /* by enum rb_line; RB_FLOATING */
+    int32_t body_uv, idle_uv; /* of all bodies, of unselected word lines; RB_NO_LEVEL */
     uint8_t measure;
     uint8_t is_pulse; /* |BL - SL| is above the read limit: count it before it goes out */
 };
@@ -58,7 +65,8 @@ struct rb_shot {
 struct rb_reading {
     double current_a;
     double time_s; /* the board's clock at the end of the measurement */
-    uint8_t status; /* RB_OK, RB_COMPLIANCE or RB_OVER_RANGE */
+    double gate_a; /* of RB_BOTH: the gate's current; infinite over range */
+    uint8_t status; /* RB_OK, RB_COMPLIANCE or RB_OVER_RANGE; of RB_BOTH the bit line's */
 };
 
 struct rb_block {
@@ -105,7 +113,7 @@ struct rb_hooks {
     void (*begin)(void *port, const struct rb_setup *setup);
     void (*end)(void *port, size_t reply_bytes);
 
-    /* All lines to 0 V and their switches open. */
+    /* All lines to 0 V and their switches open, bodies and unselected word lines without level. */
     void (*off)(void *port);
     /* Whether any switch is closed, read back from the hardware. */
     bool (*is_on)(void *port);
@@ -116,6 +124,14 @@ struct rb_hooks {
     void (*hold)(void *port, uint64_t width_ps);
     /* Integrate the current (A) for a width: enum rb_measure, enum rb_reading_status. */
     uint8_t (*convert)(void *port, uint8_t measure, uint64_t width_ps, double *current_a);
+
+    /* (optional) What not every board has; one that leaves a hook NULL, and has no `run`, lacks the
+     * ability of the same name. A level of all bodies, or RB_NO_LEVEL: each tied to its source. */
+    void (*body)(void *port, int32_t uv);
+    /* (optional) A level of all word lines but the selected one, or RB_NO_LEVEL: 0 V. */
+    void (*idle_gates)(void *port, int32_t uv);
+    /* (optional) As `convert`, of bit line and gate in one pulse. */
+    uint8_t (*convert_both)(void *port, uint64_t width_ps, double *current_a, double *gate_a);
 
     /* (optional) All of that for many shots at once, the lines of a cell raised together behind its
      * gate. It calls `rb_reach` for each before it goes out. Readings only of shots that measure, one
@@ -149,7 +165,7 @@ struct rb_range_uv {
 };
 
 struct rb_envelope {
-    uint8_t cell; /* 0 1T1R, 1 1R */
+    uint8_t cell; /* enum rb_cell */
     uint8_t source_lines; /* 0 along the rows, 1 along the columns, 2 common */
     uint32_t tiles, rows, columns;
     struct rb_range_uv range[3]; /* by enum rb_line */
@@ -166,11 +182,13 @@ struct rb_envelope {
     double link_s, bytes_per_s; /* of a simulated link; 0 on hardware */
 };
 
-/* As in LIMITS, in the same order. */
+/* As in LIMITS and BODY LIMITS, in the same order. Those of the body are 0 after boot, whatever the
+ * board's own are: nobody drives it who does not know it. */
 struct rb_limits {
     double bl_v, sl_v, wl_v, cell_v, gate_over_v, half_select_v, read_v;
     double current_a, energy_j, width_s, read_width_s, wait_s, low_s, high_s;
     uint64_t pulses_per_cell;
+    double body_v, body_over_v;
 };
 
 struct rb_board;

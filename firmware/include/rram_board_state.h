@@ -34,6 +34,7 @@ struct rb_steps {
 struct rb_apply {
     struct rb_steps steps;
     uint32_t n, repeat, measured; /* measurements of a cell */
+    bool has_gates;               /* the reply has a column of gate currents */
     uint8_t kind[2];              /* of the bounds above and below */
     double bound[2];
     const uint8_t *cells, *bounds[2];
@@ -49,6 +50,7 @@ struct rb_ramp {
 struct rb_train {
     uint64_t width_ps;
     struct rb_ramp amplitude, gate;
+    int32_t body_uv, idle_uv;
 };
 
 /* Where one cell of a write-verify stands. */
@@ -81,6 +83,7 @@ struct rb_program {
     struct rb_train train[2]; /* SET, RESET */
     struct rb_steps read;
     uint32_t n, confirm, max_reversals;
+    uint8_t others; /* bits of the message: which trains have levels of body and idle gates */
     bool is_coded;
     const uint8_t *cells, *low, *high, *budget;
     /* Where it stands. */
@@ -134,6 +137,7 @@ struct rb_board {
     const struct rb_hooks *hooks;
     const struct rb_envelope *can;
     struct rb_limits own, limits;
+    uint32_t abilities; /* those of the envelope that the hooks bear out */
     uint32_t boot, last, watchdog_ms, trips;
     uint32_t heard_ms, noticed_ms, byte_ms;
     bool is_armed, is_tripped, has_limits, has_kept;

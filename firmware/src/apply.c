@@ -6,6 +6,8 @@
 enum { HEAD = 44, REPLY_HEAD = 32 };
 static const uint32_t MOST_READINGS = 1u << 30;
 
+static bool measures_current(uint8_t measure) { return measure == RB_CURRENT || measure == RB_BOTH; }
+
 static enum rb_error parse(struct rb_board *board, struct rb_fields *fields) {
     struct rb_job *job = &board->job;
     struct rb_apply *apply = &job->as.apply;
@@ -41,8 +43,10 @@ static enum rb_error parse(struct rb_board *board, struct rb_fields *fields) {
     }
     has_stop = apply->kind[0] || apply->kind[1];
     for (uint32_t step = 0; step < apply->steps.count; step++) {
-        has_current |= rb_step_measure(&apply->steps, step) == RB_CURRENT;
-        measured += rb_step_measure(&apply->steps, step) != RB_NOTHING;
+        uint8_t measure = rb_step_measure(&apply->steps, step);
+        has_current |= measures_current(measure);
+        apply->has_gates |= measure == RB_BOTH;
+        measured += measure != RB_NOTHING;
     }
     if (apply->steps.count == 0 || apply->repeat == 0 || job->scheme > RB_THIRD ||
         apply->kind[0] > 2 || apply->kind[1] > 2 || (has_stop && !has_current)) {
@@ -65,7 +69,8 @@ static enum rb_error parse(struct rb_board *board, struct rb_fields *fields) {
 }
 
 static size_t reply_size(const struct rb_apply *apply) {
-    return REPLY_HEAD + 8 * (size_t)apply->n + 25 * (size_t)apply->n * apply->measured;
+    size_t readings = (size_t)apply->n * apply->measured;
+    return REPLY_HEAD + 8 * (size_t)apply->n + (apply->has_gates ? 33 : 25) * readings;
 }
 
 static enum rb_error check(struct rb_board *board) {
@@ -87,17 +92,18 @@ static enum rb_error check(struct rb_board *board) {
     error = rb_check_setting(board, board->job.scheme, board->job.compliance_a);
     error = error ? error : rb_check_steps(board, &apply->steps);
     for (uint32_t step = 0; !error && step < apply->steps.count; step++) {
-        bool all_read = true;
+        bool all_read = true, has_pulse = false;
         struct rb_shot shot;
         for (uint32_t k = 0; !error && k < apply->n; k++) {
             rb_step_shot(board, &apply->steps, step, k, rb_u32_of(apply->cells, k), &shot);
             error = rb_check_shot(board, &shot, board->job.compliance_a);
-            all_read = all_read && !shot.is_pulse;
+            all_read = all_read && rb_is_read(board, &shot);
+            has_pulse = has_pulse || shot.is_pulse;
         }
         if (!error && apply->n) {
             error = rb_check_width(board, &shot, all_read);
         }
-        most += all_read ? 0 : 1;
+        most += has_pulse;
     }
     if (!error && most * apply->repeat > board->limits.pulses_per_cell) {
         for (uint32_t k = 0; !error && k < apply->n; k++) {
@@ -126,6 +132,12 @@ static uint8_t *measured_at(struct rb_board *board, int column) {
            8 * (size_t)apply->n * apply->measured * (size_t)column;
 }
 
+/* Behind the status of each reading, so at any address. */
+static uint8_t *gates_at(struct rb_board *board) {
+    const struct rb_apply *apply = &board->job.as.apply;
+    return measured_at(board, 3) + (size_t)apply->n * apply->measured;
+}
+
 static bool gives_pulses(const struct rb_board *board) {
     const struct rb_apply *apply = &board->job.as.apply;
     for (uint32_t step = 0; step < apply->steps.count; step++) {
@@ -152,10 +164,13 @@ static void begin(struct rb_board *board, struct rb_setup *setup) {
         rb_put_f64_of(measured_at(board, 0), k, rb_nan());
     }
     memset(measured_at(board, 3), RB_NOT_RUN, readings);
+    for (uint32_t k = 0; apply->has_gates && k < readings; k++) {
+        rb_put_f64_of(gates_at(board), k, rb_nan());
+    }
     setup->scheme = job->scheme;
     setup->decides = apply->kind[0] || apply->kind[1];
     setup->compliance_a = job->compliance_a;
-    if (rb_is_nan(setup->compliance_a) && (board->can->abilities & RB_HAS_COMPLIANCE) &&
+    if (rb_is_nan(setup->compliance_a) && (board->abilities & RB_HAS_COMPLIANCE) &&
         gives_pulses(board)) {
         setup->compliance_a = board->limits.current_a; /* what no cell may exceed */
     }
@@ -205,7 +220,7 @@ static uint32_t collect(struct rb_board *board) {
                 break;
             }
         }
-        if (decides && shot->measure == RB_CURRENT) {
+        if (decides && measures_current(shot->measure)) {
             break;
         }
     }
@@ -226,7 +241,10 @@ static void take(struct rb_board *board, const struct rb_shot *shot, struct rb_r
         rb_put_f64_of(measured_at(board, 1), place, conductance_s);
         rb_put_f64_of(measured_at(board, 2), place, reading->time_s);
         measured_at(board, 3)[place] = reading->status;
-        is_stopped = shot->measure == RB_CURRENT &&
+        if (shot->measure == RB_BOTH) {
+            rb_put_f64_of(gates_at(board), place, reading->gate_a);
+        }
+        is_stopped = measures_current(shot->measure) &&
                      stops(apply, apply->at, conductance_s, reading->status);
     }
     if (!next_step(apply) || is_stopped) {

@@ -65,7 +65,7 @@ static uint32_t columns_of(const struct rb_board *board) {
 }
 
 static bool is_unsigned(const struct rb_board *board) {
-    return (board->can->abilities & RB_UNSIGNED_INPUTS) != 0;
+    return (board->abilities & RB_UNSIGNED_INPUTS) != 0;
 }
 
 /* Positive parts of all vectors first, then negative ones, where inputs may not be negative. */

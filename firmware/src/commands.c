@@ -52,7 +52,7 @@ static size_t put_identity(const struct rb_board *board, uint8_t *at) {
     rb_put64(at + 64, can->width_low_ps);
     rb_put64(at + 72, can->width_high_ps);
     rb_put64(at + 80, can->width_step_ps);
-    rb_put32(at + 88, can->abilities);
+    rb_put32(at + 88, board->abilities);
     rb_put32(at + 92, can->max_cells);
     rb_put32(at + 96, can->max_steps);
     rb_put32(at + 100, can->max_vectors);
@@ -102,7 +102,7 @@ static size_t put_self_test(struct rb_board *board, uint8_t *at) {
 }
 
 static enum rb_error set_limits(struct rb_board *board, const uint8_t *payload, size_t size) {
-    struct rb_limits wanted;
+    struct rb_limits wanted = board->limits; /* with those of the body, which stay */
     enum rb_error error;
     if (size) {
         error = rb_read_limits(board, payload, size, &wanted);
@@ -114,6 +114,18 @@ static enum rb_error set_limits(struct rb_board *board, const uint8_t *payload, 
         board->is_armed = false;
     }
     rb_put_limits(board->small, &board->limits);
+    return RB_FINE;
+}
+
+static enum rb_error set_body_limits(struct rb_board *board, const uint8_t *payload, size_t size) {
+    if (size) {
+        enum rb_error error = rb_read_body_limits(board, payload, size, &board->limits);
+        if (error) {
+            return error;
+        }
+        board->is_armed = false;
+    }
+    rb_put_body_limits(board->small, &board->limits);
     return RB_FINE;
 }
 
@@ -198,6 +210,9 @@ void rb_answer(struct rb_board *board, uint8_t type, uint32_t sequence, const ui
     if (type == RB_LIMITS) {
         error = set_limits(board, payload, size);
         reply = 120;
+    } else if (type == RB_BODY_LIMITS) {
+        error = set_body_limits(board, payload, size);
+        reply = 16;
     } else if (type == RB_WATCHDOG) {
         error = set_watchdog(board, payload, size);
         reply = 4;

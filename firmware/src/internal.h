@@ -15,6 +15,7 @@ enum rb_type {
     RB_ABORT,
     RB_SELF_TEST,
     RB_EXECUTED,
+    RB_BODY_LIMITS,
     RB_APPLY_TYPE = 0x10,
     RB_PROGRAM_TYPE,
     RB_MULTIPLY_TYPE,
@@ -124,6 +125,7 @@ void rb_work(struct rb_board *board);
 /* limits.c */
 double rb_volts(int32_t uv);
 bool rb_is_pulse(const struct rb_board *board, const struct rb_shot *shot);
+bool rb_is_read(const struct rb_board *board, const struct rb_shot *shot);
 enum rb_error rb_check_shot(struct rb_board *board, const struct rb_shot *shot, double compliance_a);
 enum rb_error rb_check_half_select(struct rb_board *board, const struct rb_shot *shot);
 enum rb_error rb_check_width(struct rb_board *board, const struct rb_shot *shot, bool all_read);
@@ -141,10 +143,15 @@ enum rb_error rb_cells(struct rb_board *board, const uint8_t *cells, uint32_t n)
 enum rb_error rb_read_limits(struct rb_board *board, const uint8_t *payload, size_t size,
                              struct rb_limits *limits);
 void rb_put_limits(uint8_t *at, const struct rb_limits *limits);
+enum rb_error rb_read_body_limits(struct rb_board *board, const uint8_t *payload, size_t size,
+                                  struct rb_limits *limits);
+void rb_put_body_limits(uint8_t *at, const struct rb_limits *limits);
 
 /* steps.c: steps as messages hold them, shots as hooks take them. */
 bool rb_steps_take(struct rb_steps *steps, struct rb_fields *fields);
 enum rb_error rb_check_steps(struct rb_board *board, const struct rb_steps *steps);
+enum rb_error rb_check_others(struct rb_board *board, uint32_t bits);
+void rb_take_levels(const uint8_t **at, uint32_t bits, int32_t *body_uv, int32_t *idle_uv);
 uint8_t rb_step_measure(const struct rb_steps *steps, uint32_t step);
 void rb_step_shot(const struct rb_board *board, const struct rb_steps *steps, uint32_t step,
                   uint32_t place, uint32_t cell, struct rb_shot *shot);

@@ -5,6 +5,16 @@
 
 enum { NOTICE_MS = 100, GAP_MS = 200, FIRST_WATCHDOG_MS = 2000 };
 
+/* What the hooks bear out of what the envelope says. With `run` each shot brings what it needs. */
+static uint32_t abilities_of(const struct rb_hooks *hooks, const struct rb_envelope *can) {
+    uint32_t lacks = 0;
+    bool has_selectors = can->cell != RB_1R;
+    lacks |= has_selectors && (hooks->run || hooks->body) ? 0u : RB_BODY;
+    lacks |= has_selectors && (hooks->run || hooks->idle_gates) ? 0u : RB_IDLE_GATES;
+    lacks |= has_selectors && (hooks->run || hooks->convert_both) ? 0u : RB_BOTH_CURRENTS;
+    return can->abilities & ~lacks;
+}
+
 void rb_boot(struct rb_board *board, const struct rb_hooks *hooks, const struct rb_envelope *can,
              const struct rb_limits *own, uint32_t boot) {
     double fitting = 0.05 * can->link_bytes_per_s; /* a frame takes 50 ms at most */
@@ -13,6 +23,8 @@ void rb_boot(struct rb_board *board, const struct rb_hooks *hooks, const struct 
     board->hooks = hooks;
     board->can = can;
     board->own = board->limits = *own;
+    board->limits.body_v = board->limits.body_over_v = 0.0;
+    board->abilities = abilities_of(hooks, can);
     board->boot = boot ? boot : 1;
     board->watchdog_ms = FIRST_WATCHDOG_MS;
     board->frame_bytes = 1024;
@@ -21,14 +33,14 @@ void rb_boot(struct rb_board *board, const struct rb_hooks *hooks, const struct 
             fitting < (double)can->max_payload ? (uint32_t)fitting : can->max_payload;
     }
     board->heard_ms = board->noticed_ms = board->byte_ms = hooks->ticks_ms(hooks->port);
-    if (can->abilities & RB_RECORDS) {
+    if (board->abilities & RB_RECORDS) {
         board->last = hooks->recall_last(hooks->port);
     }
     hooks->off(hooks->port);
 }
 
 const struct rb_operation *rb_operation_of(const struct rb_board *board, uint8_t type) {
-    uint32_t can = board->can->abilities;
+    uint32_t can = board->abilities;
     switch (type) {
     case RB_APPLY_TYPE:
         return &rb_apply_operation;
@@ -53,7 +65,7 @@ static uint32_t given_before(struct rb_board *board) {
     bool is_apply = job->type == RB_APPLY_TYPE;
     const uint8_t *cells = is_apply ? job->as.apply.cells : job->as.program.cells;
     uint32_t n = is_apply ? job->as.apply.n : job->as.program.n, given = 0;
-    if ((!is_apply && job->type != RB_PROGRAM_TYPE) || !(board->can->abilities & RB_RECORDS)) {
+    if ((!is_apply && job->type != RB_PROGRAM_TYPE) || !(board->abilities & RB_RECORDS)) {
         return 0;
     }
     for (uint32_t k = 0; k < n; k++) {
@@ -137,7 +149,7 @@ static void begin(struct rb_board *board, const struct rb_operation *operation) 
     }
     board->last = job->number;
     board->noticed_ms = hooks->ticks_ms(hooks->port);
-    if (board->can->abilities & RB_RECORDS) {
+    if (board->abilities & RB_RECORDS) {
         hooks->remember_last(hooks->port, job->number);
     }
     operation->begin(board, &setup);
@@ -202,7 +214,10 @@ static void finish(struct rb_board *board, enum rb_error error) {
     bool is_off;
     hooks->off(hooks->port);
     is_off = !hooks->is_on(hooks->port);
-    error = is_off ? error : RB_HARDWARE;
+    if (!is_off) {
+        error = RB_HARDWARE;
+        board->is_armed = false;
+    }
     if (error) {
         rb_refuse(board, error, "operation ");
         rb_say_number(board, job->number);

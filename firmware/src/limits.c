@@ -32,10 +32,10 @@ static enum rb_error check(struct rb_board *board, uint32_t cell, double value, 
     return RB_LIMIT;
 }
 
-/* Volts of a step's lines; where one floats it is taken as 0 V. */
+/* Volts of a step's lines; where one floats, or has no level, it is taken as 0 V. */
 struct levels {
-    double bl, sl, wl, drop;
-    bool has_bl, has_sl, has_wl;
+    double bl, sl, wl, drop, body, idle;
+    bool has_bl, has_sl, has_wl, has_body, has_idle;
 };
 
 static struct levels levels_of(const struct rb_shot *shot) {
@@ -47,11 +47,31 @@ static struct levels levels_of(const struct rb_shot *shot) {
     at.sl = at.has_sl ? rb_volts(shot->uv[RB_SL]) : 0.0;
     at.wl = at.has_wl ? rb_volts(shot->uv[RB_WL]) : 0.0;
     at.drop = at.has_bl && at.has_sl ? at.bl - at.sl : 0.0;
+    at.has_body = shot->body_uv != RB_NO_LEVEL;
+    at.has_idle = shot->idle_uv != RB_NO_LEVEL;
+    at.body = at.has_body ? rb_volts(shot->body_uv) : 0.0;
+    at.idle = at.has_idle ? rb_volts(shot->idle_uv) : 0.0;
     return at;
 }
 
 static double lower(double a, double b) { return a < b ? a : b; }
 static double higher(double a, double b) { return a > b ? a : b; }
+
+static bool has_selectors(const struct rb_board *board) { return board->can->cell != RB_1R; }
+
+static bool is_pmos(const struct rb_board *board) { return board->can->cell == RB_1T1R_PMOS; }
+
+/* Volts as an NMOS selector would see them: PMOS ones follow the same rules, all signs changed. */
+static double seen(const struct rb_board *board, double volts) {
+    return is_pmos(board) ? -volts : volts;
+}
+
+/* How far a gate stands beyond the lower end in the direction that opens it. */
+static enum rb_error check_gate(struct rb_board *board, uint32_t cell, double gate, double lowest,
+                                const char *nmos, const char *pmos) {
+    return check(board, cell, higher(seen(board, gate) - lowest, 0.0), board->limits.gate_over_v,
+                 is_pmos(board) ? pmos : nmos, " V");
+}
 
 bool rb_is_pulse(const struct rb_board *board, const struct rb_shot *shot) {
     return is_beyond(levels_of(shot).drop, board->limits.read_v);
@@ -60,7 +80,8 @@ bool rb_is_pulse(const struct rb_board *board, const struct rb_shot *shot) {
 static enum rb_error check_selected(struct rb_board *board, const struct rb_shot *shot) {
     const struct rb_limits *limits = &board->limits;
     struct levels at = levels_of(shot);
-    double ends = at.has_bl && at.has_sl ? lower(at.bl, at.sl) : at.has_bl ? at.bl : at.sl;
+    double bl = seen(board, at.bl), sl = seen(board, at.sl);
+    double ends = at.has_bl && at.has_sl ? lower(bl, sl) : at.has_bl ? bl : sl;
     uint32_t cell = shot->cell;
     enum rb_error error = RB_FINE;
     error = error ? error : check(board, cell, at.bl, limits->bl_v, "BL", " V");
@@ -73,9 +94,13 @@ static enum rb_error check_selected(struct rb_board *board, const struct rb_shot
         error = check(board, cell, at.sl, limits->read_v, "SL beside a floating line", " V");
     }
     error = error ? error : check(board, cell, at.drop, limits->cell_v, "BL - SL", " V");
-    if (!error && at.has_wl && board->can->cell == 0) {
-        error = check(board, cell, higher(at.wl - ends, 0.0), limits->gate_over_v,
-                      "WL above the lower of BL and SL", " V");
+    if (!error && at.has_wl && has_selectors(board)) {
+        error = at.has_body
+                    ? check_gate(board, cell, at.wl, lower(ends, seen(board, at.body)),
+                                 "WL above the lower of BL, SL and body",
+                                 "WL below the higher of BL, SL and body")
+                    : check_gate(board, cell, at.wl, ends, "WL above the lower of BL and SL",
+                                 "WL below the higher of BL and SL");
     }
     return error;
 }
@@ -94,12 +119,44 @@ static double unselected_v(const struct levels *at, uint8_t scheme) {
     }
 }
 
+/* What a step says of bodies and of word lines that are not selected. */
+static enum rb_error check_others(struct rb_board *board, const struct rb_shot *shot) {
+    const struct rb_limits *limits = &board->limits;
+    struct levels at = levels_of(shot);
+    double bl = seen(board, at.bl), sl = seen(board, at.sl), body = seen(board, at.body);
+    /* Lines that no cell of the batch is on stand at 0 V, as one that floats does here. */
+    double lowest = lower(lower(lower(bl, sl), seen(board, unselected_v(&at, board->job.scheme))), 0.0);
+    enum rb_error error = RB_FINE;
+    if (!at.has_body && !at.has_idle) {
+        return RB_FINE;
+    }
+    if (at.has_body) {
+        error = check(board, shot->cell, at.body, limits->body_v, "body", " V");
+        error = error ? error
+                      : check(board, shot->cell, higher(body - lowest, 0.0), limits->body_over_v,
+                              is_pmos(board) ? "body below the highest line"
+                                             : "body above the lowest line",
+                              " V");
+        lowest = lower(lowest, body);
+    }
+    error = error ? error : check(board, shot->cell, at.idle, limits->wl_v, "unselected WL", " V");
+    return error ? error
+                 : check_gate(board, shot->cell, at.idle, lowest,
+                              "unselected WL above the lowest line",
+                              "unselected WL below the highest line");
+}
+
+/* |V| across a cell of another row between these lines, where its gate at `closed` lets it through. */
+static double opened_v(double line, double source, double closed) {
+    return lower(line, source) < closed ? rb_abs(line - source) : 0.0;
+}
+
 /* Largest |V| across a cell that shares a line with the selected one and can conduct. */
 static double half_selected_v(const struct rb_board *board, const struct levels *at,
                               uint8_t scheme) {
-    double drop = rb_abs(at->bl - at->sl), others, worst = 0.0, source;
+    double drop = rb_abs(at->bl - at->sl), worst = 0.0, bl, sl, others, closed, source;
     double ends = higher(rb_abs(at->bl), rb_abs(at->sl));
-    if (board->can->cell == 1) {
+    if (!has_selectors(board)) {
         switch (scheme) {
         case RB_HALF:
             return drop / 2.0;
@@ -113,26 +170,34 @@ static double half_selected_v(const struct rb_board *board, const struct levels 
             return drop;
         }
     }
+    bl = seen(board, at->bl);
+    sl = seen(board, at->sl);
+    closed = seen(board, at->idle);
     if (board->can->source_lines == 1) {
-        return lower(at->bl, at->sl) < 0.0 ? drop : 0.0;
+        return lower(bl, sl) < closed ? drop : 0.0;
     }
-    /* Cells of the row where their gates are open; cells of other rows where a line below the 0 V
+    /* Cells of the row where their gates are open; cells of other rows where a line below the level
      * of their gates opens them. */
-    others = unselected_v(at, scheme);
-    if (!at->has_wl || at->wl > lower(others, at->sl)) {
-        worst = rb_abs(others - at->sl);
+    others = seen(board, unselected_v(at, scheme));
+    if (!at->has_wl || seen(board, at->wl) > lower(others, sl)) {
+        worst = rb_abs(others - sl);
     }
-    source = board->can->source_lines == 2 ? at->sl : 0.0;
-    if (lower(at->bl, source) < 0.0) {
-        worst = higher(worst, rb_abs(at->bl - source));
-    }
-    if (lower(others, source) < 0.0) {
-        worst = higher(worst, rb_abs(others - source));
-    }
-    if (scheme == RB_FLOAT_OTHERS && lower(lower(at->sl, 0.0), source) < 0.0) {
-        worst = higher(worst, rb_abs(lower(at->sl, 0.0) - source));
-    }
-    return worst;
+    source = board->can->source_lines == 2 ? sl : 0.0;
+    worst = higher(worst, opened_v(bl, source, closed));
+    worst = higher(worst, opened_v(others, source, closed));
+    return scheme == RB_FLOAT_OTHERS ? higher(worst, opened_v(sl, source, closed)) : worst;
+}
+
+/* By what width and energy are bounded: what stands across the cell, or across others that a level
+ * of unselected word lines opens. */
+static double stress_v(const struct rb_board *board, const struct rb_shot *shot) {
+    struct levels at = levels_of(shot);
+    double own = rb_abs(at.drop);
+    return at.has_idle ? higher(own, half_selected_v(board, &at, board->job.scheme)) : own;
+}
+
+bool rb_is_read(const struct rb_board *board, const struct rb_shot *shot) {
+    return !is_beyond(stress_v(board, shot), board->limits.read_v);
 }
 
 enum rb_error rb_check_half_select(struct rb_board *board, const struct rb_shot *shot) {
@@ -144,18 +209,18 @@ enum rb_error rb_check_half_select(struct rb_board *board, const struct rb_shot 
 static enum rb_error check_energy(struct rb_board *board, const struct rb_shot *shot,
                                   double compliance_a) {
     const struct rb_limits *limits = &board->limits;
-    double drop = rb_abs(levels_of(shot).drop);
+    double drop = stress_v(board, shot);
     double current_a = rb_is_nan(compliance_a) ? limits->current_a : compliance_a;
-    if (!(board->can->abilities & RB_HAS_COMPLIANCE)) {
+    if (!(board->abilities & RB_HAS_COMPLIANCE)) {
         current_a = higher(current_a, drop * limits->high_s);
     }
     return check(board, shot->cell,
-                 rb_is_pulse(board, shot) ? drop * current_a * ((double)shot->width_ps / 1e12) : 0.0,
+                 rb_is_read(board, shot) ? 0.0 : drop * current_a * ((double)shot->width_ps / 1e12),
                  limits->energy_j, "energy of a pulse", " J");
 }
 
-/* Without `run` lines are driven one after the other: the gate stands alone first and last, and the
- * source line beside it before the bit line rises and after it has fallen. */
+/* Without `run` lines are driven one after the other: the body stands alone first and last, then the
+ * gate beside it, and the source line before the bit line rises and after it has fallen. */
 static enum rb_error check_way(struct rb_board *board, const struct rb_shot *shot,
                                const struct levels *at) {
     const struct rb_limits *limits = &board->limits;
@@ -163,9 +228,14 @@ static enum rb_error check_way(struct rb_board *board, const struct rb_shot *sho
     if (board->hooks->run) {
         return RB_FINE;
     }
-    if (at->has_wl && board->can->cell == 0) {
-        error = check(board, shot->cell, higher(at->wl, 0.0), limits->gate_over_v,
-                      "WL above lines that are still at 0 V", " V");
+    if (at->has_body) {
+        error = check_gate(board, shot->cell, 0.0, seen(board, at->body),
+                           "gates at 0 V above the body, which stands alone first,",
+                           "gates at 0 V below the body, which stands alone first,");
+    }
+    if (!error && at->has_wl && has_selectors(board)) {
+        error = check_gate(board, shot->cell, at->wl, 0.0, "WL above lines that are still at 0 V",
+                           "WL below lines that are still at 0 V");
     }
     if (!error && at->bl * at->sl > 0.0) {
         error = check(board, shot->cell, at->sl, limits->read_v,
@@ -179,7 +249,8 @@ enum rb_error rb_check_shot(struct rb_board *board, const struct rb_shot *shot,
     const struct rb_envelope *can = board->can;
     struct levels at = levels_of(shot);
     enum rb_error error = check_selected(board, shot);
-    if (!error && can->cell == 0 && can->source_lines != 1) {
+    error = error ? error : check_others(board, shot);
+    if (!error && has_selectors(board) && can->source_lines != 1) {
         error = check(board, shot->cell, unselected_v(&at, board->job.scheme), board->limits.bl_v,
                       "unselected BL", " V");
     }
@@ -206,13 +277,14 @@ enum rb_error rb_check_width(struct rb_board *board, const struct rb_shot *shot,
 }
 
 enum rb_error rb_check_reach(struct rb_board *board, const struct rb_shot *shot) {
-    static const char *const LINES[3] = {"BL ", "SL ", "WL "};
-    for (int line = 0; line < 3; line++) {
-        const struct rb_range_uv *range = &board->can->range[line];
-        if (shot->uv[line] != RB_FLOATING &&
-            (shot->uv[line] < range->low || shot->uv[line] > range->high)) {
+    static const char *const LINES[5] = {"BL ", "SL ", "WL ", "body ", "unselected WL "};
+    const int32_t uv[5] = {shot->uv[RB_BL], shot->uv[RB_SL], shot->uv[RB_WL], shot->body_uv,
+                           shot->idle_uv};
+    for (int line = 0; line < 5; line++) {
+        const struct rb_range_uv *range = &board->can->range[line < RB_WL ? line : RB_WL];
+        if (uv[line] != RB_FLOATING && (uv[line] < range->low || uv[line] > range->high)) {
             rb_refuse(board, RB_RANGE, LINES[line]);
-            rb_say_number(board, rb_volts(shot->uv[line]));
+            rb_say_number(board, rb_volts(uv[line]));
             rb_say(board, " V, drivers reach ");
             rb_say_number(board, rb_volts(range->low));
             rb_say(board, " to ");
@@ -272,6 +344,7 @@ enum rb_error rb_check_product(struct rb_board *board, const struct rb_block *bl
     struct rb_shot shot;
     enum rb_error error;
     memset(&shot, 0, sizeof shot);
+    shot.body_uv = shot.idle_uv = RB_NO_LEVEL;
     shot.cell = (block->tile * can->rows + block->row) * can->columns + block->column;
     shot.uv[RB_WL] = wl_uv;
     error = check(board, shot.cell, rb_volts(read_uv), board->limits.read_v,
@@ -297,7 +370,7 @@ enum rb_error rb_check_setting(struct rb_board *board, uint8_t scheme, double co
     if (rb_is_nan(compliance_a)) {
         return RB_FINE;
     }
-    if (!(can->abilities & RB_HAS_COMPLIANCE)) {
+    if (!(board->abilities & RB_HAS_COMPLIANCE)) {
         return rb_refuse(board, RB_RANGE, "this board has no compliance");
     }
     if (!(compliance_a > 0.0 && compliance_a <= board->limits.current_a)) {
@@ -372,4 +445,33 @@ void rb_put_limits(uint8_t *at, const struct rb_limits *limits) {
         rb_put_f64_of(at, k, values[k]);
     }
     rb_put64(at + 8 * VALUES, limits->pulses_per_cell);
+}
+
+enum rb_error rb_read_body_limits(struct rb_board *board, const uint8_t *payload, size_t size,
+                                  struct rb_limits *limits) {
+    static const char *const BODY[2] = {"body_v ", "body_over_v "};
+    const double own[2] = {board->own.body_v, board->own.body_over_v};
+    if (size != 16) {
+        return rb_refuse(board, RB_BAD_REQUEST, "BODY LIMITS takes 16 bytes or none");
+    }
+    for (uint32_t k = 0; k < 2; k++) {
+        double value = rb_f64_of(payload, k);
+        if (!(value >= 0.0 && value <= own[k])) {
+            rb_refuse(board, RB_LIMIT, "limit ");
+            rb_say(board, BODY[k]);
+            rb_say_number(board, value);
+            rb_say(board, value > own[k] ? " is beyond this board's own "
+                                         : " is no limit; from 0 up, at most ");
+            rb_say_number(board, own[k]);
+            return RB_LIMIT;
+        }
+    }
+    limits->body_v = rb_f64_of(payload, 0);
+    limits->body_over_v = rb_f64_of(payload, 1);
+    return RB_FINE;
+}
+
+void rb_put_body_limits(uint8_t *at, const struct rb_limits *limits) {
+    rb_put_f64_of(at, 0, limits->body_v);
+    rb_put_f64_of(at, 1, limits->body_over_v);
 }

@@ -4,7 +4,7 @@
 #include "internal.h"
 
 static bool is_known(uint8_t type) {
-    return (type >= RB_IDENTIFY && type <= RB_EXECUTED) ||
+    return (type >= RB_IDENTIFY && type <= RB_BODY_LIMITS) ||
            (type >= RB_APPLY_TYPE && type <= RB_READ_BLOCKS_TYPE);
 }
 
@@ -16,7 +16,8 @@ static bool is_allowed_while_busy(uint8_t type) {
 static enum rb_error refusal_of(struct rb_board *board, const struct rb_frame *frame) {
     if (!is_known(frame->type) ||
         (frame->type >= RB_APPLY_TYPE && !rb_operation_of(board, frame->type)) ||
-        (frame->type == RB_EXECUTED && !(board->can->abilities & RB_RECORDS))) {
+        (frame->type == RB_EXECUTED && !(board->abilities & RB_RECORDS)) ||
+        (frame->type == RB_BODY_LIMITS && !(board->abilities & RB_BODY))) {
         rb_refuse(board, RB_UNKNOWN_TYPE, "this board has no command of type ");
         rb_say_number(board, frame->type);
         return RB_UNKNOWN_TYPE;

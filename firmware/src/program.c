@@ -54,6 +54,7 @@ static enum rb_error parse(struct rb_board *board, struct rb_fields *fields) {
         read_ramp(&program->train[polarity].amplitude, train + 8);
         read_ramp(&program->train[polarity].gate, train + 20);
     }
+    program->others = head[15];
     program->read.heads = head + 88;
     program->read.count = 1;
     program->read.n = program->n;
@@ -64,6 +65,16 @@ static enum rb_error parse(struct rb_board *board, struct rb_fields *fields) {
     for (int k = 0; k < 4; k++) {
         if (head[13] >> k & 1) {
             ramp_of(program, k)->starts = rb_take(fields, program->n, 4);
+        }
+    }
+    for (int polarity = 0; polarity < 2; polarity++) {
+        struct rb_train *train = &program->train[polarity];
+        uint32_t bits = program->others >> 2 * polarity & 3u;
+        const uint8_t *at = rb_take(fields, (bits & 1u) + (bits >> 1), 4);
+        rb_take_levels(&at, at ? bits : 0, &train->body_uv, &train->idle_uv);
+        if (at && ((bits & 1u && train->body_uv == RB_NO_LEVEL) ||
+                   (bits & 2u && train->idle_uv == RB_NO_LEVEL))) {
+            return rb_refuse(board, RB_BAD_REQUEST, "PROGRAM: a level of others floats");
         }
     }
     if (fields->is_short) {
@@ -77,10 +88,10 @@ static enum rb_error parse(struct rb_board *board, struct rb_fields *fields) {
     }
     program->is_coded = head[14] == 1;
     if (head[14] > 1 || job->scheme > RB_THIRD || program->confirm > MOST_CONFIRMS ||
-        rb_step_measure(&program->read, 0) != RB_CURRENT ||
-        (program->is_coded && program->read.heads[9])) {
+        program->others > 15 || rb_step_measure(&program->read, 0) != RB_CURRENT ||
+        (program->is_coded && (program->read.heads[9] || program->read.heads[10]))) {
         return rb_refuse(board, RB_BAD_REQUEST,
-                         "PROGRAM: verify, scheme, confirm or read step make no sense");
+                         "PROGRAM: verify, scheme, confirm, others or read step make no sense");
     }
     for (int k = 0; k < 4; k++) {
         if (floats(ramp_of(program, k), program->n)) {
@@ -111,8 +122,11 @@ static int32_t level(const struct rb_ramp *ramp, uint32_t k, uint32_t place) {
 static void pulse(const struct rb_board *board, uint32_t place, int polarity, int32_t amplitude,
                   int32_t gate, struct rb_shot *shot) {
     const struct rb_program *program = &board->job.as.program;
+    const struct rb_train *train = &program->train[polarity > 0 ? 0 : 1];
     shot->cell = rb_u32_of(program->cells, place);
-    shot->width_ps = program->train[polarity > 0 ? 0 : 1].width_ps;
+    shot->width_ps = train->width_ps;
+    shot->body_uv = train->body_uv;
+    shot->idle_uv = train->idle_uv;
     shot->measure = RB_NOTHING;
     shot->uv[RB_BL] = polarity > 0 ? amplitude : 0;
     shot->uv[RB_SL] = polarity > 0 ? 0 : amplitude;
@@ -138,7 +152,7 @@ static enum rb_error check_pulses(struct rb_board *board, uint32_t place) {
         struct rb_shot shot;
         pulse(board, place, k < 4 ? 1 : -1, amplitude, gate, &shot);
         error = rb_check_shot(board, &shot, board->job.compliance_a);
-        error = error ? error : rb_check_width(board, &shot, !shot.is_pulse);
+        error = error ? error : rb_check_width(board, &shot, rb_is_read(board, &shot));
         shot.uv[RB_WL] = RB_FLOATING;
         error = error ? error : rb_check_half_select(board, &shot);
     }
@@ -165,7 +179,19 @@ static bool is_stronger_than_reads(const struct rb_board *board) {
     return true;
 }
 
-static enum rb_error check_cell(struct rb_board *board, uint32_t place) {
+/* No reading stresses any cell, nor what its levels open beside it. */
+static bool reads_alone(const struct rb_board *board) {
+    for (uint32_t k = 0; k < board->job.as.program.n; k++) {
+        struct rb_shot shot;
+        read_shot(board, k, &shot);
+        if (!rb_is_read(board, &shot)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static enum rb_error check_cell(struct rb_board *board, uint32_t place, bool all_read) {
     const struct rb_program *program = &board->job.as.program;
     uint32_t cell = rb_u32_of(program->cells, place);
     struct rb_shot shot;
@@ -183,7 +209,7 @@ static enum rb_error check_cell(struct rb_board *board, uint32_t place) {
         return rb_refuse(board, RB_LIMIT, "the read of a write-verify is above the read limit");
     }
     error = rb_check_shot(board, &shot, board->job.compliance_a);
-    return error ? error : rb_check_width(board, &shot, true);
+    return error ? error : rb_check_width(board, &shot, all_read);
 }
 
 /* The smallest rectangle around those cells of a tile that wait for a reading, or around all. */
@@ -229,7 +255,7 @@ static int32_t coded_wl_uv(const struct rb_board *board) {
 
 static enum rb_error check_coded(struct rb_board *board) {
     enum rb_error error = RB_FINE;
-    if (!(board->can->abilities & RB_READ_BLOCKS)) {
+    if (!(board->abilities & RB_READ_BLOCKS)) {
         return rb_refuse(board, RB_RANGE, "this board verifies by no codes");
     }
     if (board->job.as.program.n && coded_read_uv(board) <= 0) {
@@ -251,6 +277,7 @@ static enum rb_error check(struct rb_board *board) {
     const struct rb_program *program = &board->job.as.program;
     const struct rb_envelope *can = board->can;
     enum rb_error error = rb_check_setting(board, board->job.scheme, board->job.compliance_a);
+    bool all_read;
     if (error) {
         return error;
     }
@@ -263,11 +290,13 @@ static enum rb_error check(struct rb_board *board) {
         return RB_RANGE;
     }
     error = rb_check_steps(board, &program->read);
+    error = error ? error : rb_check_others(board, program->others | program->others >> 2);
     if (!error && !is_stronger_than_reads(board)) {
         error = rb_refuse(board, RB_LIMIT, "write-verify pulses must pass the read limit");
     }
+    all_read = reads_alone(board);
     for (uint32_t k = 0; !error && k < program->n; k++) {
-        error = check_cell(board, k);
+        error = check_cell(board, k, all_read);
     }
     return error || !program->is_coded ? error : check_coded(board);
 }
@@ -287,7 +316,7 @@ static void begin(struct rb_board *board, struct rb_setup *setup) {
     setup->scheme = job->scheme;
     setup->decides = !program->is_coded;
     setup->compliance_a = job->compliance_a;
-    if (rb_is_nan(setup->compliance_a) && (board->can->abilities & RB_HAS_COMPLIANCE)) {
+    if (rb_is_nan(setup->compliance_a) && (board->abilities & RB_HAS_COMPLIANCE)) {
         setup->compliance_a = board->limits.current_a; /* what no cell may exceed */
     }
     setup->cells = program->cells;

@@ -14,18 +14,22 @@ static uint32_t columns_of(const uint8_t *head) {
     return (bits & 1u) + (bits >> 1 & 1u) + (bits >> 2 & 1u);
 }
 
-/* The columns of the steps stand next in the message. False for a step that makes no sense. */
+/* How many levels stand behind a step's columns. */
+static uint32_t levels_of(const uint8_t *head) { return (head[10] & 1u) + (head[10] >> 1 & 1u); }
+
+/* The columns of the steps, and the levels behind those of each, stand next in the message. False
+ * for a step that makes no sense. */
 bool rb_steps_take(struct rb_steps *steps, struct rb_fields *fields) {
-    uint64_t columns = 0;
+    uint64_t values = 0;
     for (uint32_t step = 0; step < steps->count; step++) {
         const uint8_t *head = head_of(steps, step);
-        if (head[8] > RB_GATE || head[9] > 7) {
+        if (head[8] > RB_BOTH || head[9] > 7 || head[10] > 3) {
             return false;
         }
-        columns += columns_of(head);
+        values += (uint64_t)columns_of(head) * steps->n + levels_of(head);
     }
-    steps->columns = rb_take(fields, columns * steps->n, 4);
-    for (uint64_t k = 0; steps->columns && k < columns * steps->n; k++) {
+    steps->columns = rb_take(fields, values, 4);
+    for (uint64_t k = 0; steps->columns && k < values; k++) {
         if (rb_i32(steps->columns + 4 * (size_t)k) == RB_FLOATING) {
             return false;
         }
@@ -33,9 +37,34 @@ bool rb_steps_take(struct rb_steps *steps, struct rb_fields *fields) {
     return true;
 }
 
+/* Levels of body and unselected word lines that stand at `*at`, as the bits say. */
+void rb_take_levels(const uint8_t **at, uint32_t bits, int32_t *body_uv, int32_t *idle_uv) {
+    *body_uv = *idle_uv = RB_NO_LEVEL;
+    if (bits & 1u) {
+        *body_uv = rb_i32(*at);
+        *at += 4;
+    }
+    if (bits & 2u) {
+        *idle_uv = rb_i32(*at);
+        *at += 4;
+    }
+}
+
+enum rb_error rb_check_others(struct rb_board *board, uint32_t bits) {
+    if (bits & 1u && !(board->abilities & RB_BODY)) {
+        return rb_refuse(board, RB_RANGE, "a level of the body is not available on this board");
+    }
+    if (bits & 2u && !(board->abilities & RB_IDLE_GATES)) {
+        return rb_refuse(board, RB_RANGE,
+                         "a level of unselected word lines is not available on this board");
+    }
+    return RB_FINE;
+}
+
 /* What the envelope says of steps, apart from levels and widths. */
 enum rb_error rb_check_steps(struct rb_board *board, const struct rb_steps *steps) {
-    uint32_t can = board->can->abilities;
+    uint32_t can = board->abilities;
+    enum rb_error error = RB_FINE;
     for (uint32_t step = 0; step < steps->count; step++) {
         const uint8_t *head = head_of(steps, step);
         if (head[9] && !(can & RB_PER_CELL)) {
@@ -44,8 +73,13 @@ enum rb_error rb_check_steps(struct rb_board *board, const struct rb_steps *step
         if (head[8] == RB_GATE && !(can & RB_GATE_CURRENT)) {
             return rb_refuse(board, RB_RANGE, "this board measures no gate current");
         }
+        if (head[8] == RB_BOTH && !(can & RB_BOTH_CURRENTS)) {
+            return rb_refuse(board, RB_RANGE,
+                             "a gate current beside a reading is not available on this board");
+        }
+        error = error ? error : rb_check_others(board, head[10]);
     }
-    return RB_FINE;
+    return error;
 }
 
 uint8_t rb_step_measure(const struct rb_steps *steps, uint32_t step) {
@@ -57,7 +91,8 @@ void rb_step_shot(const struct rb_board *board, const struct rb_steps *steps, ui
     const uint8_t *head = head_of(steps, step);
     const uint8_t *column = steps->columns;
     for (uint32_t before = 0; before < step; before++) {
-        column += 4 * (size_t)steps->n * columns_of(head_of(steps, before));
+        const uint8_t *other = head_of(steps, before);
+        column += 4 * ((size_t)steps->n * columns_of(other) + levels_of(other));
     }
     shot->cell = cell;
     shot->width_ps = rb_u64(head);
@@ -70,13 +105,14 @@ void rb_step_shot(const struct rb_board *board, const struct rb_steps *steps, ui
             shot->uv[line] = rb_i32(head + 12 + 4 * line);
         }
     }
+    rb_take_levels(&column, head[10], &shot->body_uv, &shot->idle_uv);
     shot->is_pulse = rb_is_pulse(board, shot);
 }
 
 double rb_shot_s(const struct rb_board *board, const struct rb_shot *shot) {
     const struct rb_envelope *can = board->can;
     return 2.0 * can->edge_s + can->settle_s + (double)shot->width_ps / 1e12 +
-           (shot->measure ? can->conversion_s : 0.0);
+           can->conversion_s * (shot->measure == RB_BOTH ? 2.0 : shot->measure ? 1.0 : 0.0);
 }
 
 double rb_slice_s(const struct rb_board *board) {
@@ -86,7 +122,7 @@ double rb_slice_s(const struct rb_board *board) {
 void rb_reach(struct rb_board *board, const struct rb_shot *shot) {
     const struct rb_hooks *hooks = board->hooks;
     uint32_t number, pulses;
-    if (!(board->can->abilities & RB_RECORDS) || board->job.type > RB_PROGRAM_TYPE) {
+    if (!(board->abilities & RB_RECORDS) || board->job.type > RB_PROGRAM_TYPE) {
         return; /* products pulse nothing */
     }
     hooks->recall(hooks->port, shot->cell, &number, &pulses);
@@ -98,19 +134,28 @@ void rb_reach(struct rb_board *board, const struct rb_shot *shot) {
     hooks->remember(hooks->port, shot->cell, board->job.number, pulses + shot->is_pulse);
 }
 
-/* One shot by the hooks for single lines: the gate up first and down last, a pulse on record
- * before it goes out. */
+/* One shot by the hooks for single lines: bodies and gates up first and down last, a pulse on
+ * record before it goes out. */
 static void give(struct rb_board *board, const struct rb_shot *shot, struct rb_reading *reading) {
     const struct rb_hooks *hooks = board->hooks;
     void *port = hooks->port;
     rb_reach(board, shot);
     hooks->select(port, shot->cell, board->job.scheme);
+    if (shot->body_uv != RB_NO_LEVEL) {
+        hooks->body(port, shot->body_uv);
+    }
+    if (shot->idle_uv != RB_NO_LEVEL) {
+        hooks->idle_gates(port, shot->idle_uv);
+    }
     hooks->drive(port, RB_WL, shot->uv[RB_WL]);
     hooks->drive(port, RB_SL, shot->uv[RB_SL]);
     hooks->drive(port, RB_BL, shot->uv[RB_BL]);
     if (shot->measure) {
+        reading->gate_a = rb_nan();
         reading->status =
-            hooks->convert(port, shot->measure, shot->width_ps, &reading->current_a);
+            shot->measure == RB_BOTH
+                ? hooks->convert_both(port, shot->width_ps, &reading->current_a, &reading->gate_a)
+                : hooks->convert(port, shot->measure, shot->width_ps, &reading->current_a);
         reading->time_s = hooks->clock_s(port);
     } else {
         hooks->hold(port, shot->width_ps);
@@ -118,6 +163,12 @@ static void give(struct rb_board *board, const struct rb_shot *shot, struct rb_r
     hooks->drive(port, RB_BL, 0);
     hooks->drive(port, RB_SL, 0);
     hooks->drive(port, RB_WL, 0);
+    if (shot->idle_uv != RB_NO_LEVEL) {
+        hooks->idle_gates(port, RB_NO_LEVEL);
+    }
+    if (shot->body_uv != RB_NO_LEVEL) {
+        hooks->body(port, RB_NO_LEVEL);
+    }
 }
 
 /* Hand `board->shots` to the hardware; how many of them it has done, or RB_BROKEN. */

@@ -78,6 +78,7 @@ static enum rb_slice by_conversions(struct rb_board *board) {
         shot->uv[RB_SL] =
             (int32_t)rb_rint((double)input * product->read_uv / top_of(product->input_bits));
         shot->uv[RB_WL] = product->wl_uv;
+        shot->body_uv = shot->idle_uv = RB_NO_LEVEL;
         rows[n++] = row;
     }
     done = n ? rb_run(board, n) : 0;
@@ -167,7 +168,7 @@ static enum rb_error check_codes(struct rb_board *board) {
             negative += code < 0;
         }
     }
-    if (negative && (board->can->abilities & RB_UNSIGNED_INPUTS)) {
+    if (negative && (board->abilities & RB_UNSIGNED_INPUTS)) {
         rb_refuse(board, RB_RANGE, "inputs below 0: ");
         rb_say_number(board, negative);
         rb_say(board, ", at most 0");

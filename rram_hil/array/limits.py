@@ -6,6 +6,7 @@ the limit.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Self
 
@@ -104,6 +105,17 @@ class Limits(StrictModel):
         if not self.conductance_s[0] < self.conductance_s[1]:
             raise ValueError("conductance_s must be [lowest, highest]")
         return self
+
+
+Peaks = Callable[[Step, int], Iterable[Step]]
+"""What a step puts on the lines of so many cells for a moment, beyond what it says: the overshoot
+of a pulse as it arrives, told as steps.
+"""
+
+
+def no_peaks(step: Step, n: int) -> Iterable[Step]:
+    """Steps put on the lines what they say."""
+    return ()
 
 
 _MOST_PULSES = 1 << 62
@@ -341,12 +353,24 @@ def check_levels(
     return np.maximum(np.abs(step.cell_v(n)), half_selected)
 
 
+def _check_peaks(
+    step: Step, cells: Cells, scheme: Scheme, geometry: Geometry, limits: Limits, peaks: Peaks
+) -> None:
+    for worst in peaks(step, len(cells)):
+        try:
+            check_levels(worst, cells, scheme, geometry, limits)
+        except LimitError as error:
+            error.message += ", counting the overshoot of the pulse"
+            raise
+
+
 def _check_step(
     step: Step,
     operation: Apply | Program | CodedRead,
     geometry: Geometry,
     limits: Limits,
     bounds_current: bool,
+    peaks: Peaks = no_peaks,
 ) -> FloatArray:
     """Levels, width and energy of a step of an operation; |V| that these were held against."""
     cells, n = operation.cells, len(operation.cells)
@@ -355,6 +379,7 @@ def _check_step(
     if not isinstance(operation, CodedRead):
         scheme, compliance_a = operation.unselected, operation.compliance_a
     drop = check_levels(step, cells, scheme, geometry, limits)
+    _check_peaks(step, cells, scheme, geometry, limits, peaks)
     longest = limits.read_width_s if np.all(drop <= limits.read_v) else limits.width_s
     _check(cells, np.full(n, step.width_s), longest, "width", "s")
     if not step.width_s > 0:
@@ -463,15 +488,15 @@ def _beside(operation: Apply | Program, geometry: Geometry, limits: Limits) -> C
 
 
 def _check_apply(
-    operation: Apply, geometry: Geometry, limits: Limits, bounds_current: bool
+    operation: Apply, geometry: Geometry, limits: Limits, bounds_current: bool, peaks: Peaks
 ) -> IntArray:
     for step in operation.steps:
-        _check_step(step, operation, geometry, limits, bounds_current)
+        _check_step(step, operation, geometry, limits, bounds_current, peaks)
     return pulses_of(operation, limits)
 
 
 def _check_program(
-    operation: Program, geometry: Geometry, limits: Limits, bounds_current: bool
+    operation: Program, geometry: Geometry, limits: Limits, bounds_current: bool, peaks: Peaks
 ) -> IntArray:
     cells, n = operation.cells, len(operation.cells)
     low, high = limits.conductance_s
@@ -499,10 +524,11 @@ def _check_program(
                 )
         _check_stronger_than_reads(train.amplitude_v, operation, limits)
     for step in operation.extremes():
-        _check_step(step, operation, geometry, limits, bounds_current)
+        _check_step(step, operation, geometry, limits, bounds_current, peaks)
         # Between the ends of the ramps a gate may open that is closed at each of them.
-        worst = half_selected_v(replace(step, wl_v=None), n, operation.unselected, geometry)
-        _check(cells, worst, limits.half_select_v, "a half-selected cell's", "V")
+        for moment in (step, *peaks(step, n)):
+            worst = half_selected_v(replace(moment, wl_v=None), n, operation.unselected, geometry)
+            _check(cells, worst, limits.half_select_v, "a half-selected cell's", "V")
     drop = _check_step(operation.read, operation, geometry, limits, bounds_current)
     if not np.all(drop <= limits.read_v):
         raise LimitError(
@@ -568,21 +594,27 @@ def _check_multiply(
 
 
 def check(
-    operation: Operation, geometry: Geometry, limits: Limits, *, bounds_current: bool = True
+    operation: Operation,
+    geometry: Geometry,
+    limits: Limits,
+    *,
+    bounds_current: bool = True,
+    peaks: Peaks = no_peaks,
 ) -> Charge:
     """Refuse an operation that could pass a limit; else the worst-case charge to each cell's pulse
     budget.
 
     `bounds_current` is False on a bench that cannot limit the current: the energy of a pulse is
-    then that of a cell of the highest conductance in the limits. Raises `LimitError` naming cell,
-    line, value and limit, `ConfigError` for a cell off the chip.
+    then that of a cell of the highest conductance in the limits. `peaks` tells what steps put on
+    lines beyond their levels. Raises `LimitError` naming cell, line, value and limit, `ConfigError`
+    for a cell off the chip.
     """
     if isinstance(operation, Apply | Program):
         operation.cells.index(geometry)
         pulses = (
-            _check_apply(operation, geometry, limits, bounds_current)
+            _check_apply(operation, geometry, limits, bounds_current, peaks)
             if isinstance(operation, Apply)
-            else _check_program(operation, geometry, limits, bounds_current)
+            else _check_program(operation, geometry, limits, bounds_current, peaks)
         )
         _check_life(operation.cells, pulses, limits)
         charge = replace(_beside(operation, geometry, limits), pulses=pulses)

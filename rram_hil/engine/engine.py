@@ -331,6 +331,7 @@ class Engine:
             self.geometry,
             self.limits,
             bounds_current=self.driver.capabilities.compliance,
+            peaks=self.driver.peaks,
         )
 
     def _within_life(self, charge: Charge) -> None:

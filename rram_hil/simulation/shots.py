@@ -2,69 +2,78 @@
 shot, each one step of one cell.
 
 Results are those of `SimulatedChip.execute` for the same operation: where a later shot depends on
-a reading, a cell's age is counted from the operation's start, as there.
+a reading, a cell's age is counted from the operation's start, as there. Only what flows through
+cells of other rows, where a level of their word lines opens these in a reading, is as those cells
+are by then: there all cells of an operation are read together, here one after the other.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from rram_hil.array import LINES, Measured, Scheme, Step
+from rram_hil.array import LINES, Scheme, Step
 from rram_hil.simulation.chip import Batch, SimulatedChip
 from rram_hil.simulation.half_select import Beside, Dose, Exposure
 from rram_hil.types import FloatArray, IntArray
 
 FLOATING = np.int32(-2147483648)
-MEASURES: tuple[Measured, ...] = ("no", "current", "gate")
+"""Of a line: it floats; of bodies and unselected word lines: the step says no level."""
+MEASURES = (
+    Step(width_s=0.0),
+    Step(width_s=0.0, measure="current"),
+    Step(width_s=0.0, measure="gate"),
+    Step(width_s=0.0, measure="current", also_gate=True),
+)
 SHOT = np.dtype(
     {
-        "names": ["width_ps", "cell", "uv", "measure"],
-        "formats": ["<u8", "<u4", ("<i4", (3,)), "u1"],
-        "offsets": [0, 8, 12, 24],
-        "itemsize": 32,
+        "names": ["width_ps", "cell", "uv", "body_uv", "idle_uv", "measure"],
+        "formats": ["<u8", "<u4", ("<i4", (3,)), "<i4", "<i4", "u1"],
+        "offsets": [0, 8, 12, 24, 28, 32],
+        "itemsize": 40,
     }
 )
 READING = np.dtype(
     {
-        "names": ["current_a", "time_s", "status"],
-        "formats": ["<f8", "<f8", "u1"],
-        "offsets": [0, 8, 16],
-        "itemsize": 24,
+        "names": ["current_a", "time_s", "gate_a", "status"],
+        "formats": ["<f8", "<f8", "<f8", "u1"],
+        "offsets": [0, 8, 16, 24],
+        "itemsize": 32,
     }
 )
 Records = NDArray[Any]
-NOTHING_BESIDE, OTHERS_AT_ZERO = Beside(), Beside(None, 0.0)
+NOTHING_BESIDE = Beside()
 
 
 @dataclass(eq=False)
 class _Visit:
     """A cell whose shots depend on each other: its batch, when the operation and when it began;
-    how many readings it has had, and shots since the last one.
+    how many shots it has had, and how many of them were readings.
     """
 
     batch: Batch
     base_s: FloatArray
     from_s: float
-    turn: tuple[int, int] = (0, 0)
+    shots: int = 0
+    readings: int = 0
 
 
 class _Rounds(Exposure):
-    """Pulses that came cell by cell, felt in the order of rounds: first what every cell got before
-    its first reading, then what it got before the second. Of a round SETs come first where
-    `sets_first`.
+    """What came cell by cell, felt in the order of rounds: what every cell got in its first `turn`,
+    then in its second. Of the pulses of a write-verify SETs come first.
     """
 
-    def __init__(self, exposure: Exposure, *, sets_first: bool) -> None:
+    def __init__(self, exposure: Exposure) -> None:
         self.scheme, self.disturbs = exposure.scheme, exposure.disturbs
         self.turn = (0, 0)
-        self._behind, self._sets_first = exposure, sets_first
+        """The second number is 1 for pulses of a write-verify: they follow the readings."""
+        self._behind = exposure
         self._notes: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
 
     @override
@@ -78,17 +87,18 @@ class _Rounds(Exposure):
         cap_s: float,
         beside: Beside = NOTHING_BESIDE,
     ) -> None:
-        is_reset = self._sets_first and bool(bl_v[0] < sl_v[0])
-        key = (self.turn, is_reset, width_s, cap_s)
-        # A firmware has no levels but those of its three lines: other word lines are at 0 V.
-        assert beside in (NOTHING_BESIDE, OTHERS_AT_ZERO)
+        is_reset = self.turn[1] == 1 and bool(bl_v[0] < sl_v[0])
+        # Closed gates of other rows are gates at 0 V.
+        beside = replace(beside, idle_wl_v=beside.idle_wl_v or 0.0)
+        key = (self.turn, is_reset, width_s, cap_s, beside)
         self._notes.setdefault(key, []).append((at, bl_v, sl_v, wl_v))
 
     @override
     def doses(self) -> Iterator[Dose]:
-        for (_, _, width_s, cap_s), notes in sorted(self._notes.items()):
+        for key, notes in sorted(self._notes.items(), key=lambda item: item[0][:4]):
+            _, _, width_s, cap_s, beside = key
             at, bl_v, sl_v, wl_v = (np.concatenate(column) for column in zip(*notes, strict=True))
-            self._behind.note(at, bl_v, sl_v, wl_v, width_s, cap_s, OTHERS_AT_ZERO)
+            self._behind.note(at, bl_v, sl_v, wl_v, width_s, cap_s, beside)
         self._notes.clear()
         return self._behind.doses()
 
@@ -111,12 +121,13 @@ class Shots:
         decides: bool,
         programs: bool,
     ) -> None:
-        self._chip, self._number, self._decides = chip, number, decides
+        self._chip, self._number = chip, number
+        self._decides, self._programs = decides, programs
         self._compliance_a, self._scheme = compliance_a, scheme
         self._in_rounds = programs and not decides
         self._index, self._exposure = index, self._felt_by(index)
         if decides:
-            self._exposure = _Rounds(self._exposure, sets_first=programs)
+            self._exposure = _Rounds(self._exposure)
         self._started_s = chip.now_s
         self._visit: _Visit | None = None
 
@@ -175,11 +186,16 @@ class Shots:
         readings = np.zeros(0, dtype=READING)
         for k in range(shots.size):
             assert isinstance(self._exposure, _Rounds)
-            self._exposure.turn = visit.turn
+            measures = bool(shots["measure"][k])
+            if not self._programs:
+                self._exposure.turn = (visit.shots, 0)
+            elif measures:
+                self._exposure.turn = (visit.readings, 0)
+            else:
+                self._exposure.turn = (visit.readings - 1, 1)
             found = self._turns(visit.batch, shots[k : k + 1], np.zeros(1, dtype=np.int64))
             readings = np.append(readings, found).astype(READING)
-            read, since = visit.turn
-            visit.turn = (read + 1, 0) if shots["measure"][k] else (read, since + 1)
+            visit.shots, visit.readings = visit.shots + 1, visit.readings + measures
         readings["time_s"] += visit.from_s - visit.base_s[0]
         self._go_on(visit.from_s + float(visit.batch.time_s[0] - visit.base_s[0]))
         return readings
@@ -209,8 +225,8 @@ class Shots:
         self._chip.advance(passed_s)
 
     def _durations(self, shots: Records) -> FloatArray:
-        quiet, measuring = (self._chip.step_s(Step(width_s=0.0, measure=m)) for m in MEASURES[:2])
-        return np.where(shots["measure"] > 0, measuring, quiet) + shots["width_ps"] / 1e12
+        beside_width = np.array([self._chip.step_s(step) for step in MEASURES])
+        return np.asarray(beside_width[shots["measure"]] + shots["width_ps"] / 1e12)
 
     def _turns(self, batch: Batch, shots: Records, first: IntArray) -> Records:
         """The first shot of every cell at once, then the second of those that have one, and so
@@ -229,15 +245,20 @@ class Shots:
                     told = readings[slot[given]]
                     told["current_a"], told["status"] = found.current_a, found.status
                     told["time_s"] = batch.time_s[where]
+                    told["gate_a"] = np.nan if found.gate_a is None else found.gate_a
                     readings[slot[given]] = told
         return readings
 
 
 def _alike(shots: Records) -> list[IntArray]:
-    """Positions of shots of the same width, measurement and floating lines."""
-    kinds = np.column_stack(
-        [shots["width_ps"], shots["measure"], (shots["uv"] == FLOATING) @ np.array([1, 2, 4])]
-    )
+    """Positions of shots that are one step: of the same width, measurement, floating lines and
+    levels of bodies and unselected word lines.
+    """
+    if shots.size == 1:
+        return [np.zeros(1, dtype=np.int64)]
+    floating = (shots["uv"] == FLOATING) @ np.array([1, 2, 4])
+    named = [shots[name].astype(np.int64) for name in ("width_ps", "measure", "body_uv", "idle_uv")]
+    kinds = np.column_stack([*named, floating])
     if (kinds == kinds[0]).all():
         return [np.arange(len(shots))]
     _, which = np.unique(kinds, axis=0, return_inverse=True)
@@ -249,5 +270,16 @@ def _step(shots: Records) -> Step:
         None if shots["uv"][0, line] == FLOATING else shots["uv"][:, line] / 1e6
         for line in range(len(LINES))
     ]
-    width_s = int(shots["width_ps"][0]) / 1e12
-    return Step(volts[0], volts[1], volts[2], width_s, MEASURES[shots["measure"][0]])
+    body_v, idle_v = (
+        None if shots[name][0] == FLOATING else int(shots[name][0]) / 1e6
+        for name in ("body_uv", "idle_uv")
+    )
+    return replace(
+        MEASURES[shots["measure"][0]],
+        bl_v=volts[0],
+        sl_v=volts[1],
+        wl_v=volts[2],
+        width_s=int(shots["width_ps"][0]) / 1e12,
+        body_v=body_v,
+        unselected_wl_v=idle_v,
+    )

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from firmware_builds import host_board
 
-from rram_hil.array import Cells, Geometry, Limits, pulse, read, read_step
+from rram_hil.array import Cells, Geometry, Limits, Wait, pulse, read, read_step
 from rram_hil.bench.far_side import launcher
 from rram_hil.drivers import test_chip_board as board
 from rram_hil.drivers.simulated.server.control import BoardControl
 from rram_hil.drivers.simulated.test_chip_board import launch
-from rram_hil.errors import ConfigError, LinkError, UnknownOutcomeError
+from rram_hil.errors import ConfigError, InstrumentError, LinkError, UnknownOutcomeError
 from rram_hil.hardware.far_side import FarSideRequest
 from rram_hil.simulation.config import Simulation, Timing
 
@@ -105,6 +109,44 @@ def test_a_board_that_cannot_start_says_why_in_one_line(tmp_path):
 def test_a_firmware_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"simulation\.firmware: .*nosuch: No such file"):
         launch(FarSideRequest(Simulation(firmware="nosuch"), GEOMETRY, LIMITS, "c1", tmp_path))
+
+
+def program(folder: Path, script: str) -> str:
+    path = folder / "board"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("echo one >&2; echo 'no such socket' >&2; exit 7", r"\(exit status 7\): no such socket$"),
+        ("kill -ABRT $$", r"\(signal SIGABRT\)$"),
+        ("exit 0", r"\(exit status 0\)$"),
+    ],
+)
+def test_a_firmware_that_ends_at_once_is_told_with_its_last_words(tmp_path, script, told):
+    made = Simulation(firmware=program(tmp_path, script))
+    with pytest.raises(ConfigError, match="the firmware's process ended by itself " + told):
+        launch(FarSideRequest(made, GEOMETRY, LIMITS, "c1", tmp_path))
+
+
+@pytest.mark.firmware
+def test_a_firmware_that_ends_later_is_told_in_every_answer(tmp_path):
+    script = f'echo $$ >"{tmp_path}/pid"; exec "{host_board()}" "$1"'
+    made = Simulation(firmware=program(tmp_path, script), pace=1.0)
+    far = launch(FarSideRequest(made, GEOMETRY, LIMITS, "c1", tmp_path))
+    try:
+        wire = wired(far.settings["port"])
+        pid = int((tmp_path / "pid").read_text())
+        threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
+        for ask in (lambda: wire.execute(Wait(60.0), 1), wire.status, wire.safe_off):
+            with pytest.raises(InstrumentError, match=r"ended by itself \(signal SIGKILL\)"):
+                ask()
+        wire.close()
+    finally:
+        far.stop()
 
 
 def test_stop_ends_the_process_and_may_be_called_twice(tmp_path):

@@ -10,13 +10,14 @@ import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from boards import GEOMETRY, LIMITS
 
 from rram_hil import cli
-from rram_hil.array import Apply
+from rram_hil.array import Apply, Geometry
 from rram_hil.drivers.board_test import CELL_BYTES, REPLY_BYTES, RULES, Rule, examine
 from rram_hil.drivers.simulated import test_chip_board as simulated
 from rram_hil.drivers.simulated.board.codec import RefusalError
@@ -33,9 +34,9 @@ def serve() -> Iterator[Callable[[], Port]]:
     """A board in this process, so that a test can break it."""
     boards: list[simulated.Board] = []
 
-    def begin(**simulation: Any) -> Port:
+    def begin(geometry: Geometry = GEOMETRY, **simulation: Any) -> Port:
         chip = SimulatedChip(
-            GEOMETRY,
+            geometry,
             Simulation(**{"pace": 1.0, "read_noise": False, **simulation}),
             read_v=LIMITS.read_v,
             chip_id="c1",
@@ -81,7 +82,7 @@ def test_no_line_is_driven_unless_cells_are_given(
     quick = [r for r in RULES if r.section != "2" and "ends" not in r.text]
     found = list(examine(serve(), Drive(), quick))
     assert set(asked) == {"Wait"}
-    assert sum(one.verdict is Verdict.NOT_ASKED for one in found) == 6
+    assert sum(one.verdict is Verdict.NOT_ASKED for one in found) == 8
     assert not any(one.verdict is Verdict.BROKEN for one in found)
 
 
@@ -111,6 +112,14 @@ def _obeys_anybody(self: simulated.Board, request: Any, payload: bytes) -> None:
         MESSAGE(self, request, payload)
 
 
+def _drives_a_body_armed(self: simulated.Board, payload: bytes) -> bytes:
+    armed = self._armed
+    reply = SET_BODY_LIMITS(self, payload)
+    self._armed = armed
+    return reply
+
+
+SET_BODY_LIMITS = simulated.Board._set_body_limits
 SET_LIMITS, OPERATION = simulated.Board._set_limits, simulated.Board._operation
 TAKE, MESSAGE = simulated.Board._take, simulated.Board._message
 
@@ -120,6 +129,8 @@ TAKE, MESSAGE = simulated.Board._take, simulated.Board._message
     [
         ("_check", _no_limits, "volts beyond the limits", "as if it were right"),
         ("_set_limits", _stays_armed, "setting limits disarms", "stays armed"),
+        ("_set_body_limits", _drives_a_body_armed, "limits of the body", "stays armed"),
+        ("_check", _no_limits, "a body beyond its limits", "as if it were right"),
         ("_operation", _forgets, "carried out once", "instead of|another reply|right"),
         ("_take", _takes_all, "damaged payload", "nothing came"),
         ("_message", _obeys_anybody, "an unknown type", "not answered"),
@@ -145,6 +156,9 @@ def test_what_a_board_has_not_is_left_out(
     serve: Callable[..., Port], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert _found(serve(pace=0.0), "every 250 ms").verdict is Verdict.LEFT_OUT
+    plain = serve(step_extras=[])
+    for text in ("limits of the body", "a body beyond its limits", "beside its lines is done"):
+        assert _found(plain, text).verdict is Verdict.LEFT_OUT
     refusing = RefusalError("HARDWARE", "the gate driver is missing")
 
     def refuse(*_: object) -> None:
@@ -153,6 +167,13 @@ def test_what_a_board_has_not_is_left_out(
     monkeypatch.setattr(simulated.Board, "_plain", refuse)
     with pytest.raises(LinkError, match="the gate driver is missing"):
         list(examine(serve(), Drive()))
+
+
+def test_a_board_with_pmos_selectors_reads_beside_its_lines(serve: Callable[..., Port]) -> None:
+    port = serve(geometry=replace(GEOMETRY, selector="pmos"))
+    outcome = _found(port, "beside its lines is done", Drive((3,), gate_v=-2.5))
+    assert outcome.verdict is Verdict.KEPT, outcome
+    assert "uS, gate -2.5e-12 A" in outcome.told
 
 
 def _answering(answer: Callable[[bytes], bytes]) -> Port:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from rram_hil.array import (
     Block,
     Cells,
     CodedRead,
+    Geometry,
     Limits,
     Multiply,
     Operation,
@@ -34,11 +35,22 @@ from rram_hil.array import (
     read,
     read_step,
 )
-from rram_hil.drivers.dialects.board_codec import Kind, encode_multiply
-from rram_hil.drivers.simulated.board.firmware import BY_CONVERSIONS, BY_SHOTS, WAY
+from rram_hil.drivers.dialects.board_codec import (
+    Code,
+    Kind,
+    encode_multiply,
+    encode_operation,
+)
+from rram_hil.drivers.simulated.board.firmware import (
+    BY_CONVERSIONS,
+    BY_SHOTS,
+    STICKY_SWITCHES,
+    THREE_LINES,
+    WAY,
+)
 from rram_hil.drivers.simulated.test_chip_board import launch
 from rram_hil.drivers.test_chip_board import TestChipBoard, TestChipBoardConfig
-from rram_hil.errors import LimitError
+from rram_hil.errors import InstrumentError, LimitError
 from rram_hil.hardware.far_side import FarSideRequest
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import Simulation, Timing
@@ -49,6 +61,8 @@ pytestmark = pytest.mark.firmware
 FREE = Timing(link_s=0.0, bytes_per_s=math.inf)
 ALL = Cells.all(GEOMETRY)
 SOME = ALL[40:70]
+BODY = LIMITS.model_copy(update={"body_v": 2.0, "body_over_v": 0.2})
+PMOS = replace(GEOMETRY, selector="pmos")
 FORM = Apply(SOME, (Step(3.4, 0.0, 2.0, 1e-6), read_step()), stop=Stop(above_s=6e-5), repeat=3)
 
 
@@ -57,11 +71,13 @@ def wired(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Start a firmware that does things in a way: `wired(way, **simulation)`."""
     opened: list[Any] = []
 
-    def start(way: int, limits: Limits = LIMITS, **simulation: Any) -> TestChipBoard:
+    def start(
+        way: int, limits: Limits = LIMITS, geometry: Geometry = GEOMETRY, **simulation: Any
+    ) -> TestChipBoard:
         monkeypatch.setenv(WAY, str(way))
         made = Simulation(timing=FREE, firmware=str(host_board()), **simulation)
-        far = launch(FarSideRequest(made, GEOMETRY, limits, "c1", Path(".")))
-        board = TestChipBoard(TestChipBoardConfig(timeout_s=2.0, **far.settings), GEOMETRY, limits)
+        far = launch(FarSideRequest(made, geometry, limits, "c1", Path(".")))
+        board = TestChipBoard(TestChipBoardConfig(timeout_s=2.0, **far.settings), geometry, limits)
         opened.append((board, far))
         board.connect()
         board.arm()
@@ -73,9 +89,9 @@ def wired(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         far.stop()
 
 
-def direct(**simulation: Any) -> SimulatedChip:
+def direct(geometry: Geometry = GEOMETRY, **simulation: Any) -> SimulatedChip:
     made = Simulation(timing=FREE, **simulation)
-    return SimulatedChip(GEOMETRY, made, read_v=LIMITS.read_v, chip_id="c1")
+    return SimulatedChip(geometry, made, read_v=LIMITS.read_v, chip_id="c1")
 
 
 def same(found: Any, wanted: Any) -> None:
@@ -110,21 +126,99 @@ def test_a_chips_life_is_the_same_line_by_line(wired, way):
         )
 
 
-@pytest.mark.parametrize(
-    ("step", "what"),
-    [
-        (Step(1.1, 1.0, 3.0, 1e-6, "current"), "SL, which stands alone before BL rises, 1 V"),
-        (Step(-1.1, -1.0, 1.0, 1e-6), "SL, which stands alone before BL rises, -1 V"),
-        (Step(1.5, 0.2, 4.1, 1e-6), "WL above lines that are still at 0 V 4.1 V"),
-    ],
-)
-def test_what_lines_would_do_on_their_way_is_refused_where_they_rise_one_by_one(wired, step, what):
-    limits = LIMITS.model_copy(update={"gate_over_v": 4.0})
+def lives(board: TestChipBoard, chip: SimulatedChip, life: list[Operation]) -> None:
+    """Both go through these operations, with the same results and the same cells at the end."""
+    for number, operation in enumerate(life, 1):
+        same(board.execute(operation, number), chip.execute(operation, number))
+    wanted = chip.execute(read(Cells.all(chip.geometry)), len(life) + 1)
+    same(board.execute(read(Cells.all(chip.geometry)), len(life) + 1), wanted)
+
+
+@pytest.mark.parametrize("way", [0, BY_SHOTS])
+def test_bodies_other_gates_and_both_currents_are_those_of_the_chip(wired, way):
+    """Other gates that open in writing leave something on cells of other rows."""
+    reading = replace(read_step(), body_v=-0.5)
+    both = replace(reading, also_gate=True)
+    up = PulseTrain(Ramp(1.2, 3.0, 0.1), Ramp(2.2, 2.2), 100e-9, -0.5, 1.1)
+    down = PulseTrain(Ramp(1.0, 3.0, 0.1), Ramp(3.5, 3.5), 200e-9, None, 1.0)
+    window = np.full(len(SOME), 5e-5), np.full(len(SOME), 7e-5)
+    stopped = Apply(SOME, (Step(2.0, 0.0, 2.0, 1e-6, "no", -1.5, 1.5), both), stop=Stop(6e-5))
+    life: list[Operation] = [
+        FORM,
+        read(SOME, replace(both, unselected_wl_v=0.6), repeat=2),
+        Apply(SOME, (replace(both, wl_v=3.0), Step(0.1, 0.0, 2.0, 1e-6, "gate"), read_step())),
+        stopped,
+        Program(SOME, *window, up, down, reading, 10, unselected=Scheme.THIRD),
+    ]
+    lives(wired(way, BODY), direct(), life)
+
+
+@pytest.mark.parametrize("way", [0, BY_SHOTS])
+def test_pmos_selectors_are_those_of_the_chip(wired, way):
+    up = PulseTrain(Ramp(1.2, 3.0, 0.1), Ramp(-0.5, -0.5), 100e-9)
+    down = PulseTrain(Ramp(1.0, 3.0, 0.1), Ramp(-1.0, -1.0), 200e-9, 1.0, 3.0)
+    reading = Step(0.2, 0.0, -2.5, 1e-6, "current", unselected_wl_v=1.0)
+    window = np.full(len(SOME), 5e-5), np.full(len(SOME), 7e-5)
+    life: list[Operation] = [
+        Apply(SOME, (Step(3.4, 0.0, 0.5, 1e-6), reading), stop=Stop(above_s=6e-5), repeat=3),
+        Program(SOME, *window, up, down, reading, 10, unselected=Scheme.HALF),
+        read(SOME, replace(reading, unselected_wl_v=None)),
+        CodedRead((Block(0, 0, 4, 0, 6),), wl_v=-3.0),
+    ]
+    limits = BODY.model_copy(update={"body_over_v": 2.5})
+    board = wired(way, limits, PMOS)
+    lives(board, direct(PMOS), life[:-1])
+    found = board.execute(life[-1], 9)
+    assert np.isfinite(found.conductance_s).all()
+
+
+def test_a_hook_that_is_missing_takes_its_ability_away(wired):
+    board = wired(BY_SHOTS | THREE_LINES, BODY)
+    assert board.capabilities.step_extras == frozenset()
+    levels = (replace(read_step(), body_v=-0.5), replace(read_step(), unselected_wl_v=0.5))
+    for step in (*levels, replace(read_step(), also_gate=True)):
+        kind, payload = encode_operation(read(SOME, step), 1, GEOMETRY)
+        with pytest.raises(InstrumentError, match="is not available on this board") as refused:
+            board._transact(kind, payload)
+        assert refused.value.code == Code.RANGE
+    with pytest.raises(InstrumentError, match="no command of type 11"):
+        board._transact(Kind.BODY_LIMITS)
+    assert board.execute(read(SOME), 1).status.shape == (30, 1)
+
+
+def test_outputs_that_stay_on_are_told_and_disarm_the_board(wired):
+    board = wired(STICKY_SWITCHES)
+    with pytest.raises(InstrumentError, match="OUTPUTS ARE STILL ON"):
+        board.execute(read(SOME), 1)
+    status = board.status()
+    assert (status.outputs_on, status.armed) == (True, False)
+    with pytest.raises(InstrumentError, match="not armed"):
+        board.execute(read(SOME), 2)
+    with pytest.raises(InstrumentError, match="outputs are not confirmed off"):
+        board.arm()
+
+
+ON_THEIR_WAY = [
+    (Step(1.1, 1.0, 3.0, 1e-6, "current"), "SL, which stands alone before BL rises, 1 V"),
+    (Step(-1.1, -1.0, 1.0, 1e-6), "SL, which stands alone before BL rises, -1 V"),
+    (Step(1.5, 0.2, 4.1, 1e-6), "WL above lines that are still at 0 V 4.1 V"),
+    (
+        Step(-0.1, 0.0, -0.9, 1e-6, "no", -4.5, -1.0),
+        "gates at 0 V above the body, which stands alone first, 4.5 V",
+    ),
+]
+
+
+def test_what_lines_would_do_on_their_way_is_refused_where_they_rise_one_by_one(wired):
+    limits = BODY.model_copy(update={"gate_over_v": 4.0, "body_v": 5.0})
     board = wired(BY_SHOTS, limits)
-    with pytest.raises(LimitError, match=what):
-        board.execute(Apply(SOME[:2], (step,)), 1)
+    for step, what in ON_THEIR_WAY:
+        with pytest.raises(LimitError, match=what):
+            board.execute(Apply(SOME[:2], (step,)), 1)
     assert board.last_number() == 0
-    assert wired(0, limits).execute(Apply(SOME[:2], (step,)), 1).pulses.shape == (2,)
+    together = wired(0, limits)
+    for number, (step, _) in enumerate(ON_THEIR_WAY, 1):
+        assert together.execute(Apply(SOME[:2], (step,)), number).pulses.shape == (2,)
 
 
 def test_a_product_with_floating_gates_is_refused(wired):

@@ -1,6 +1,7 @@
 """Fuzz the firmware with libFuzzer: `python tests/helpers/firmware_fuzz.py --seconds 30`.
 
-It begins with one sound request of each kind. What it finds is written to `--keep`, and fails.
+It begins with one sound request of each kind, to NMOS and to PMOS selectors. What it finds is
+written to `--keep`, and fails.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +33,19 @@ from rram_hil.array import (
     WriteWords,
     read_step,
 )
-from rram_hil.drivers.dialects.board_codec import encode_executed, encode_operation
+from rram_hil.drivers.dialects.board_codec import (
+    Kind,
+    encode_executed,
+    encode_operation,
+)
 
 GEOMETRY = Geometry(2, 8, 8)
 ALL = Cells.all(GEOMETRY)
 POLL, REBOOT = 0x20, 0xD0
 """Bits of a turn's first byte (firmware/fuzz/link.c): carry it out; power is lost."""
 LONGEST = 255
+NMOS, PMOS = b"\0", b"\2"
+"""First byte of an input."""
 
 
 def operations() -> list[Operation]:
@@ -48,12 +56,17 @@ def operations() -> list[Operation]:
     down = PulseTrain(Ramp(0.8, 2.0, 0.1), Ramp(3.0, 3.0), 1e-6)
     window = np.full(3, 5e-5), np.full(3, 6e-5)
     program = Program(some, *window, up, down, read_step(), 5)
+    body = replace(read_step(), body_v=-0.5, unselected_wl_v=0.4, also_gate=True)
+    well = replace(up, body_v=-1.0), replace(down, body_v=0.2, unselected_wl_v=0.3)
+    other = Program(some, *window, *well, replace(body, also_gate=False), 5)
     coded = Program(some, *window, up, down, read_step(), 5, verify="coded")
     inputs = np.array([[1, -1, 127, 0]], dtype=np.int16)
     sweep = (Step(levels, 0.0, 2.0, 1e-6), read_step(), Step(0.1, 0.0, 1.0, 1e-6, "gate"))
     return [
         Apply(some, sweep, Scheme.HALF, 1e-4, Stop(6e-5, np.full(3, 1e-6)), 2),
+        Apply(some, (body, Step(levels, 0.0, 2.0, 1e-6, body_v=0.5)), Scheme.THIRD, repeat=2),
         program,
+        other,
         coded,
         Multiply(1, 2, 3, 4, inputs, words=True),
         CodedRead((Block(0, 1, 3, 2, 4), Block(1, 0, 1, 0, 1)), repeat=2),
@@ -72,7 +85,8 @@ def seeds() -> list[bytes]:
         asked = encode_executed(number, ALL[:3], GEOMETRY)
         made.append(turn + turn + bytes([0x0A | POLL, len(asked)]) + asked)
         made.append(turn + bytes([REBOOT, 0]) + turn)
-    return [*made, b"".join(made)]
+    made.append(bytes([Kind.BODY_LIMITS, 0]) + bytes([Kind.BODY_LIMITS, 16]) + bytes(16))
+    return [kind + turns for kind in (NMOS, PMOS) for turns in [*made, b"".join(made)]]
 
 
 def main() -> None:

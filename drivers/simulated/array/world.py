@@ -77,6 +77,10 @@ class ChannelTerminal(Terminal):
         """Volts and amperes; a terminal that is off tells the potential of its row."""
         return self._world.sense(self._row)
 
+    @override
+    def was_limited(self) -> bool:
+        return self._world.was_limited(self._row)
+
 
 class MatrixFabric(Fabric):
     """The relays between the rows and the array's lines."""
@@ -147,6 +151,7 @@ class ArrayWorld:
         self._seen: tuple[float, Solution] | None = None
         self._pulse: StandingPulse | None = None
         self._is_looked_at = False
+        self._limited: set[str] = set()
 
     def _place_cells(self) -> None:
         """Lines of each cell, by its flat index, and what each line leaks."""
@@ -223,8 +228,13 @@ class ArrayWorld:
 
     def sense(self, row: str) -> Sensed:
         """What is at a row now."""
-        circuit, drive = self._current(), self._drives[row]
-        solution = self._looked()
+        self._looked()
+        return self._at(self._current(), row)
+
+    def _at(self, circuit: _Circuit, row: str) -> Sensed:
+        """What the last solution that was looked at has at a row."""
+        assert self._seen is not None
+        solution, drive = self._seen[1], self._drives[row]
         volts = float(solution.volts[circuit.row_net[row]])
         if drive.function == "off":
             return Sensed(volts, 0.0, False)
@@ -232,6 +242,14 @@ class ArrayWorld:
         if drive.function == "voltage":
             return Sensed(volts, amps, abs(volts - drive.level) > 1e-12 * (1 + abs(drive.level)))
         return Sensed(volts, amps, abs(amps - drive.level) > 1e-9 * abs(drive.level))
+
+    def was_limited(self, row: str) -> bool:
+        """Whether the source of a row was at its limit when anybody measured, since this was last
+        asked.
+        """
+        limited = row in self._limited
+        self._limited.discard(row)
+        return limited
 
     def settle(self) -> None:
         """Let the levels that stand have acted until now: before anybody looks at the chip
@@ -301,6 +319,7 @@ class ArrayWorld:
             if self.chip.simulation.read_noise:
                 solution = self._with_noise(circuit, seen, solution)
         self._seen = (self.chip.now_s, solution)
+        self._limited.update(row for row in circuit.driving if self._at(circuit, row).limited)
         return solution
 
     def _with_noise(self, circuit: _Circuit, seen: FloatArray, quiet: Solution) -> Solution:

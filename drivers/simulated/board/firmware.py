@@ -3,6 +3,7 @@
 The host's bytes go to its standard input, its own to the host; faults of the link are acted out in
 between. What it asks of its hardware (firmware/host/main.c says how) is answered from the chip, so
 that the same seed gives the same cells as the simulated board's. A loss of power kills the process.
+Where the process ends by itself, every request is answered with that.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import math
 import os
 import secrets
+import signal
 import socket
 import struct
 import subprocess
@@ -18,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,6 +51,8 @@ from .codec import (
     COMMANDS,
     Parser,
     Part,
+    RefusalError,
+    body_limits_reply,
     identify_reply,
     limits_reply,
     parse_operation,
@@ -61,15 +65,20 @@ from .link_faults import ON_OPERATION, ON_REPLY, ON_REQUEST, flipped, spoiled
 SCHEMES = (Scheme.INHIBIT, Scheme.GROUNDED, Scheme.FLOATING, Scheme.HALF, Scheme.THIRD)
 APPLY, PROGRAM, READ_BLOCKS = 0x10, 0x11, 0x15
 DRIVING = (APPLY, PROGRAM, 0x12, READ_BLOCKS)
-MORE, WORKING = 2, 8
+KEEP_ALIVE = 0x07
+MORE, ERROR, WORKING = 2, 4, 8
 HEADER = 36
 ABILITIES = 88
 """Offset in the reply of IDENTIFY."""
 STUCK_S = 0.002
-BY_SHOTS, BY_CONVERSIONS = 1, 2
+START_S = 30.0
+"""How long a program may take until it has told its state for the first time."""
+BY_SHOTS, BY_CONVERSIONS, STICKY_SWITCHES, THREE_LINES = 1, 2, 4, 8
 WAY = "RRAM_HIL_FIRMWARE_WAY"
-"""Environment variable: a sum of `BY_SHOTS` (the firmware asks for line after line) and
-`BY_CONVERSIONS` (and for products cell by cell), as boards do that have no better.
+"""Environment variable: a sum of `BY_SHOTS` (the firmware asks for line after line),
+`BY_CONVERSIONS` (and for products cell by cell) and `THREE_LINES` (its hooks for bodies, unselected
+word lines and both currents are missing), as boards do that have no better, and `STICKY_SWITCHES`
+(what has been closed once does not open again).
 """
 
 
@@ -97,10 +106,36 @@ class _Job:
 
 @dataclass(eq=False)
 class _Running:
-    """One life of the firmware: its process and the array's end of the socket."""
+    """One life of the firmware: its process and the array's end of the socket; whether it is known
+    to work or not, whether it was killed or ended by itself, and the last line of its errors.
+    """
 
     process: subprocess.Popen[bytes]
     array: socket.socket
+    is_decided: threading.Event = field(default_factory=threading.Event)
+    is_killed: bool = False
+    has_ended: bool = False
+    last_line: str = ""
+
+    def __post_init__(self) -> None:
+        self._listener = threading.Thread(target=self._listen, name="firmware", daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        """Pass on what the process writes as errors."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            sys.stderr.buffer.write(line)
+            sys.stderr.buffer.flush()
+            self.last_line = line.decode(errors="replace").strip() or self.last_line
+
+    def ended(self) -> str:
+        """How the process ended, once it has."""
+        status = self.process.wait()
+        self._listener.join(1.0)
+        how = f"exit status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
+        said = f": {self.last_line}" if self.last_line else ""
+        return f"the firmware's process ended by itself ({how}){said}"
 
     @property
     def input(self) -> IO[bytes]:
@@ -113,6 +148,7 @@ class _Running:
         return self.process.stdout
 
     def kill(self) -> None:
+        self.is_killed = True
         self.process.kill()
         self.process.wait()
         self.array.close()
@@ -128,17 +164,11 @@ class FirmwareBoard(BoardSide):
         if sys.platform == "win32":
             raise ConfigError("simulation.firmware: not on Windows; leave it out")
         self._program, self._own_limits = program, limits
-        # The C library has neither the bodies' and unselected word lines' levels nor PMOS.
-        self._can = replace(
-            board_envelope(chip.capabilities, chip.geometry), step_extras=frozenset()
-        )
-        if chip.geometry.cell == "1T1R" and chip.geometry.selector != "nmos":
-            raise ConfigError(
-                f"simulation.firmware: chip.selector {chip.geometry.selector!r}: the firmware knows"
-                " the rules of 'nmos'"
-            )
+        self._can = board_envelope(chip.capabilities, chip.geometry)
         self._parser, self._parts = Parser(), list[Part]()
         self._request = b""
+        self._unanswered: dict[int, int] = {}
+        """Type of each request, by its sequence."""
         self._boot, self._executions = 0, 0
         self._state = dict.fromkeys(("last", "trips", "armed"), 0)
         self._job: _Job | None = None
@@ -156,6 +186,7 @@ class FirmwareBoard(BoardSide):
             b"E": self._end,
         }
         self._power_up()
+        self._wait_until_it_works()
 
     # The process
 
@@ -163,11 +194,13 @@ class FirmwareBoard(BoardSide):
         here, there = socket.socketpair()
         self._boot = (self._boot + secrets.randbelow(0xFFFFFFFE)) % 0xFFFFFFFF + 1
         self._state |= {"trips": 0, "armed": 0}
+        self._unanswered.clear()
         try:
             process = subprocess.Popen(
                 [self._program, str(there.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 pass_fds=(there.fileno(),),
             )
         except OSError as error:
@@ -176,6 +209,17 @@ class FirmwareBoard(BoardSide):
         self._running = running = _Running(process, here)
         for work in (self._answer_hooks, self._pass_replies):
             threading.Thread(target=work, args=(running,), name="firmware", daemon=True).start()
+
+    def _wait_until_it_works(self) -> None:
+        running = self._running
+        if not running.is_decided.wait(START_S):
+            running.kill()
+            raise ConfigError(
+                f"simulation.firmware: {self._program}: it does not ask its hardware as a board of"
+                f" firmware/ does within {START_S:g} s"
+            )
+        if running.has_ended:
+            raise ConfigError(f"simulation.firmware: {self._program}: {running.ended()}")
 
     def _lose_power(self) -> None:
         """Power-cycle the board; the chip is held."""
@@ -201,11 +245,13 @@ class FirmwareBoard(BoardSide):
         for item in self._parser.push(data):
             if isinstance(item, Part) and self._is_lost(item):
                 return
+        running = self._running
         # A firmware that has just lost its power loses what comes meanwhile.
         with contextlib.suppress(OSError, ValueError):
-            running = self._running
             running.input.write(data)
             running.input.flush()
+        if running.has_ended:
+            self._answer_for(running)
 
     def _is_lost(self, part: Part) -> bool:
         """Note a whole request; whether a fault loses it."""
@@ -213,6 +259,8 @@ class FirmwareBoard(BoardSide):
         if part.more:
             return False
         self._request = b"".join(p.payload for p in self._parts)
+        if part.command != KEEP_ALIVE:
+            self._unanswered[part.sequence] = part.command
         fault = self.faults.take(ON_REQUEST, COMMANDS.get(part.command, ""))
         if fault is None:
             return False
@@ -249,7 +297,7 @@ class FirmwareBoard(BoardSide):
             sequence, _, part, length = struct.unpack_from("<4I", head, 8)
             frame = head + running.output.read(length + 4)
             if running is not self._running or len(frame) < HEADER + length + 4:
-                return
+                break
             if flags & WORKING:
                 self._write([frame])
                 continue
@@ -262,8 +310,22 @@ class FirmwareBoard(BoardSide):
                 self._write([frames.pop()])
             if not flags & MORE:
                 del waiting[sequence]
+                self._unanswered.pop(sequence, None)
                 if fault is not None:
                     self._spoil(frames, fault)
+        if not running.is_killed:
+            running.ended()
+            running.has_ended = True
+            self._answer_for(running)
+        running.is_decided.set()
+
+    def _answer_for(self, running: _Running) -> None:
+        """Answer for a firmware that is gone, so that the host need not guess at a bad link."""
+        gone = RefusalError("HARDWARE", f"{self._program}: {running.ended()}")
+        for sequence, command in list(self._unanswered.items()):
+            del self._unanswered[sequence]
+            now_s, payload = self.chip.now_s, gone.payload()
+            self._write(reply_frames(command, sequence, self._boot, now_s, payload, flags=ERROR))
 
     def _spoil(self, frames: list[bytes], fault: Injected) -> None:
         if fault.kind is LinkFault.DELAY_REPLY:
@@ -307,6 +369,7 @@ class FirmwareBoard(BoardSide):
                 struct.pack("<II", self._boot, way),
                 self._envelope(),
                 limits_reply(self._own_limits),
+                body_limits_reply(self._own_limits),
                 struct.pack("<I", chip.last_number),
                 numbers.astype("<u4").tobytes(),
                 pulses.astype("<u4").tobytes(),
@@ -317,6 +380,8 @@ class FirmwareBoard(BoardSide):
     def _envelope(self) -> bytes:
         can, geometry, timing = self._can, self._geometry, self._timing
         cell = {"1T1R": 0, "1R": 1}[geometry.cell]
+        if geometry.selector == "pmos":
+            cell = 2
         source = {"row": 0, "column": 1, "common": 2}[geometry.source_lines]
         texts = (MODEL, f"SIM-{self.chip.chip_id}", __version__, self.chip.chip_id)
         encoded = [text.encode()[:200] for text in texts]
@@ -344,6 +409,7 @@ class FirmwareBoard(BoardSide):
     def _tell(self, payload: bytes) -> bytes:
         last, trips, armed, _, self.chip.read_v = struct.unpack("<4Id", payload)
         self._state |= {"last": last, "trips": trips, "armed": armed}
+        self._running.is_decided.set()
         return b""
 
     def _begin(self, payload: bytes) -> bytes:

@@ -1,6 +1,6 @@
 /* The reference port: an LM3S6965 whose UART 0 is the link, with a demonstration load in the place
  * of converters, switches and chip. A real port keeps all of this but the functions from
- * `select_cell` to `convert`, which reach its own hardware. */
+ * `select_cell` to `convert_both`, which reach its own hardware. */
 #include "load.h"
 #include "registers.h"
 #include "rram_board.h"
@@ -127,7 +127,7 @@ static uint32_t next_boot(void) {
 
 static struct {
     uint32_t cell;
-    int32_t uv[3];
+    int32_t uv[3], body_uv;
     bool is_on;
 } lines;
 
@@ -135,6 +135,7 @@ static void off(void *port) {
     (void)port;
     lines.is_on = false;
     lines.uv[RB_BL] = lines.uv[RB_SL] = lines.uv[RB_WL] = 0;
+    lines.body_uv = RB_NO_LEVEL;
 }
 
 static bool is_on(void *port) {
@@ -154,13 +155,30 @@ static void drive(void *port, enum rb_line line, int32_t uv) {
     lines.uv[line] = uv;
 }
 
+static void body(void *port, int32_t uv) {
+    (void)port;
+    lines.body_uv = uv;
+}
+
+static void idle_gates(void *port, int32_t uv) {
+    (void)port;
+    (void)uv; /* as above */
+}
+
 static double level(enum rb_line line) {
     return lines.uv[line] == RB_FLOATING ? 0.0 : lines.uv[line] / 1e6;
 }
 
+/* A body below its transistor's source holds the gate back. */
+static double gate(void) {
+    double bl = level(RB_BL), sl = level(RB_SL), source = bl < sl ? bl : sl;
+    double reverse = lines.body_uv == RB_NO_LEVEL ? 0.0 : source - lines.body_uv / 1e6;
+    return level(RB_WL) - 0.2 * reverse;
+}
+
 static void hold(void *port, uint64_t width_ps) {
     double until_s = clock_s(port) + (double)width_ps / 1e12;
-    load_pulse(lines.cell, level(RB_BL), level(RB_SL), level(RB_WL));
+    load_pulse(lines.cell, level(RB_BL), level(RB_SL), gate());
     while (clock_s(port) < until_s) {
     }
 }
@@ -172,7 +190,7 @@ static uint8_t convert(void *port, uint8_t measure, uint64_t width_ps, double *c
     hold(port, width_ps);
     flows_a = measure == RB_CURRENT && lines.uv[RB_BL] != RB_FLOATING &&
                       lines.uv[RB_SL] != RB_FLOATING
-                  ? load_current_a(lines.cell, level(RB_BL), level(RB_SL), level(RB_WL))
+                  ? load_current_a(lines.cell, level(RB_BL), level(RB_SL), gate())
                   : 0.0;
     codes = flows_a / step_a;
     if (!(codes < 2047.0 && codes > -2047.0)) {
@@ -181,6 +199,11 @@ static uint8_t convert(void *port, uint8_t measure, uint64_t width_ps, double *c
     }
     *current_a = (int32_t)(codes + (codes < 0.0 ? -0.5 : 0.5)) * step_a;
     return RB_OK;
+}
+
+static uint8_t convert_both(void *port, uint64_t width_ps, double *current_a, double *gate_a) {
+    *gate_a = 0.0; /* no gate leaks here */
+    return convert(port, RB_CURRENT, width_ps, current_a);
 }
 
 static const struct rb_hooks hooks = {
@@ -193,6 +216,9 @@ static const struct rb_hooks hooks = {
     .drive = drive,
     .hold = hold,
     .convert = convert,
+    .body = body,
+    .idle_gates = idle_gates,
+    .convert_both = convert_both,
     .remember = remember,
     .recall = recall,
     .remember_last = remember_last,
@@ -208,7 +234,8 @@ static const struct rb_envelope can = {
     .width_low_ps = 1000000,
     .width_high_ps = 100000000000,
     .width_step_ps = 20000,
-    .abilities = RB_PER_CELL | RB_PROGRAM | RB_MULTIPLY | RB_RECORDS | RB_READ_BLOCKS,
+    .abilities = RB_PER_CELL | RB_PROGRAM | RB_MULTIPLY | RB_RECORDS | RB_READ_BLOCKS | RB_BODY |
+                 RB_IDLE_GATES | RB_BOTH_CURRENTS,
     .max_cells = 32,
     .max_steps = 8,
     .max_vectors = 64,
@@ -245,6 +272,8 @@ static const struct rb_limits own = {
     .low_s = 0.0,
     .high_s = 1e-3,
     .pulses_per_cell = UINT32_MAX,
+    .body_v = 3.0,
+    .body_over_v = 0.5,
 };
 
 static struct rb_board board;

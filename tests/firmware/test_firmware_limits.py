@@ -1,0 +1,162 @@
+"""The firmware's own look at an operation comes to the same verdict as the limits of the bench,
+whatever the selectors and wherever bodies and unselected word lines stand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from firmware_builds import host_board
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rram_hil.array import (
+    Apply,
+    Cells,
+    Geometry,
+    Limits,
+    Operation,
+    Program,
+    PulseTrain,
+    Ramp,
+    Scheme,
+    Step,
+    Volts,
+    check,
+)
+from rram_hil.drivers.dialects.board_codec import Code, encode_operation
+from rram_hil.drivers.simulated.test_chip_board import launch
+from rram_hil.drivers.test_chip_board import TestChipBoard, TestChipBoardConfig
+from rram_hil.errors import InstrumentError, LimitError
+from rram_hil.hardware.far_side import FarSideRequest
+from rram_hil.simulation.config import Simulation, Timing
+
+pytestmark = pytest.mark.firmware
+
+LIMITS = Limits(
+    bl_v=2.5,
+    sl_v=2.0,
+    wl_v=3.0,
+    cell_v=2.2,
+    gate_over_v=2.4,
+    half_select_v=1.2,
+    read_v=0.3,
+    current_a=1e-3,
+    energy_j=1e-8,
+    width_s=1e-3,
+    read_width_s=1e-4,
+    pulses_per_cell=1000,
+    body_v=1.5,
+    body_over_v=1.0,
+)
+CHIPS = [
+    Geometry(1, 3, 4, source_lines="common"),
+    Geometry(1, 3, 4, source_lines="row", selector="pmos"),
+    Geometry(1, 3, 4, source_lines="column", selector="pmos"),
+]
+SCHEMES = st.sampled_from(list(Scheme))
+CELLS = Cells.of([(0, 0, 1), (0, 2, 3)])
+
+
+def tenths(low: int, high: int) -> st.SearchStrategy[float]:
+    return st.integers(low, high).map(lambda tenth: tenth / 10)
+
+
+LEVELS = st.one_of(st.none(), tenths(-18, 18))
+BODIES = st.one_of(st.none(), tenths(-14, 14))
+IDLE = st.one_of(st.none(), tenths(-24, 24))
+WIDTHS = st.sampled_from([1e-6, 2e-6, 5e-5, 5e-4, 5e-3])
+
+
+def volts(low: int, high: int) -> st.SearchStrategy[Volts]:
+    """A line that floats, or one level for both cells, or one each."""
+    each = st.lists(tenths(low, high), min_size=2, max_size=2).map(np.array)
+    return st.one_of(st.none(), tenths(low, high), tenths(low, high), each)
+
+
+STEPS = st.builds(
+    Step,
+    volts(-13, 13),
+    volts(-9, 9),
+    volts(-26, 26),
+    WIDTHS,
+    st.just("current"),
+    BODIES,
+    IDLE,
+    st.booleans(),
+)
+APPLIES = st.builds(
+    lambda steps, scheme, compliance_a: Apply(CELLS, tuple(steps), scheme, compliance_a),
+    st.lists(STEPS, min_size=1, max_size=2),
+    SCHEMES,
+    st.sampled_from([None, 1e-5]),
+)
+
+
+def trains(sign: int) -> st.SearchStrategy[PulseTrain]:
+    amplitude = st.builds(Ramp, tenths(4, 8), tenths(8, 14), st.just(0.1))
+    gate = st.builds(Ramp, tenths(6, 10), tenths(8, 24), st.just(0.1))
+    signed = gate.map(lambda g: Ramp(sign * g.start_v, sign * g.stop_v, sign * g.step_v))
+    width_s = st.sampled_from([1e-6, 5e-6])
+    return st.builds(PulseTrain, amplitude, signed, width_s, BODIES, IDLE)
+
+
+def programs(sign: int) -> st.SearchStrategy[Operation]:
+    reads = st.builds(
+        Step,
+        st.sampled_from([0.2, np.array([0.1, 0.3])]),
+        st.just(0.0),
+        st.just(2.0 * sign),
+        WIDTHS,
+        st.just("current"),
+        BODIES,
+        IDLE,
+    )
+    return st.builds(
+        lambda up, down, read, scheme: Program(CELLS, 2e-5, 4e-5, up, down, read, 3, 3, 0, scheme),
+        trains(sign),
+        trains(sign),
+        reads,
+        SCHEMES,
+    )
+
+
+@pytest.fixture(
+    scope="module", params=CHIPS, ids=lambda chip: f"{chip.selector}-{chip.source_lines}"
+)
+def board(request: pytest.FixtureRequest) -> Iterator[TestChipBoard]:
+    free = Timing(link_s=0.0, bytes_per_s=math.inf)
+    made = Simulation(timing=free, firmware=str(host_board()))
+    far = launch(FarSideRequest(made, request.param, LIMITS, "c1", Path(".")))
+    wire = TestChipBoard(TestChipBoardConfig(**far.settings), request.param, LIMITS)
+    wire.connect()
+    wire.arm()
+    yield wire
+    wire.close()
+    far.stop()
+
+
+def is_allowed(operation: Operation, geometry: Geometry) -> bool:
+    try:
+        check(operation, geometry, LIMITS)
+    except LimitError:
+        return False
+    return True
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_both_judges_come_to_the_same_verdict(board: TestChipBoard, data: st.DataObject) -> None:
+    sign = board.geometry.polarity
+    operation = data.draw(st.one_of(APPLIES, programs(sign)))
+    kind, payload = encode_operation(operation, board.last_number() + 1, board.geometry)
+    if is_allowed(operation, board.geometry):
+        board._transact(kind, payload)  # past the driver's own look
+        return
+    with pytest.raises(InstrumentError) as error:
+        board._transact(kind, payload)
+    assert error.value.code == Code.LIMIT, error.value
