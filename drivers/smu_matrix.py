@@ -590,7 +590,9 @@ class SmuMatrix(Driver):
         )
         in_order = np.argsort(cells.row, kind="stable")
         rows = np.split(in_order, np.flatnonzero(np.diff(cells.row[in_order])) + 1)
-        for at in [in_order] if chain.spans_rows else rows:
+        # What is held stands while relays of bit and source lines move, but not of word lines.
+        is_held = any(route.held for part in parts for route in part)
+        for at in [in_order] if chain.spans_rows and not is_held else rows:
             for first in range(0, at.size, max(1, int(most))):
                 yield at[first : first + max(1, int(most))]
 

@@ -467,6 +467,10 @@ def _beside(operation: Apply | Program, geometry: Geometry, limits: Limits) -> C
                 continue
             opened = np.stack(_open_v(step, n, operation.unselected, geometry)[1:])
             taken = ~(opened <= limits.read_v)
+            if not is_apply and step.unselected_wl_v is not None:
+                # Between the ends of a ramp others may see something, though never more than those
+                # of the column do.
+                taken[1] |= taken[0]
             left = left + taken if is_apply else np.maximum(left, taken)
     if not left.any():
         return Charge(cells, np.zeros(n, dtype=np.int64))

@@ -48,7 +48,7 @@ READING = np.dtype(
     }
 )
 Records = NDArray[Any]
-NOTHING_BESIDE, OTHERS_AT_ZERO = Beside(), Beside(None, 0.0)
+NOTHING_BESIDE = Beside()
 
 
 @dataclass(eq=False)

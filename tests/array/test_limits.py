@@ -495,6 +495,19 @@ def test_pulses_that_come_to_cells_of_other_rows_are_charged_there(
     assert stresses_cells(operation, chip, BENT) >= charge.stresses
 
 
+def test_ramps_are_charged_with_what_only_their_middle_leaves_on_other_columns() -> None:
+    chip, cells = dataclasses.replace(GEOMETRY, source_lines="common"), Cells.of([(0, 0, 0)])
+    weak = PulseTrain(Ramp(0.4, 2.4, 0.1), Ramp(2.0, 2.0), 1e-7, None, 1.0)
+    operation = Program(
+        *(cells, 1e-5, 2e-5, weak, weak, Step(0.2, 0.0, 2.0, 1e-6, "current"), 7),
+        unselected=Scheme.HALF,
+    )
+    charge = check(operation, chip, BENT)
+    # Bit lines of the other columns stand at half of it: open gates at 1 V close beyond 2 V.
+    assert charge.beside_pulses.tolist() == [7, 7]
+    assert [charge.beside.address(k) for k in range(2)] == [(0, 1, 0), (0, 1, 1)]
+
+
 def test_a_write_verify_is_charged_with_what_its_pulses_leave_on_other_rows() -> None:
     cells = Cells.of([(0, 0, 0), (0, 1, 1)])
     train = PulseTrain(Ramp(1.0, 1.2, 0.1), Ramp(0.0, 0.0), 1e-7)

@@ -33,9 +33,9 @@ from rram_hil.errors import BenchError, ConfigError, LimitError
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import Simulation
 
-simulated = pytest.mark.parametrize("start", ["simulated"], indirect=True)
-
 BODY = LIMITS.model_copy(update={"body_v": 2.0, "body_over_v": 0.2})
+simulated = pytest.mark.parametrize("start", ["simulated"], indirect=True)
+"""What the firmware does not know yet."""
 SOME = Cells.block(1, [0, 3], [2, 5, 7])
 TRAIN = PulseTrain(Ramp(1.6, 2.4, 0.1), Ramp(2.0, 2.6, 0.1), 1e-7, -1.0)
 ASKED: dict[str, Operation] = {
@@ -98,11 +98,24 @@ def test_a_board_that_has_them_does_as_the_chip_itself(start: Any) -> None:
         if operation is ASKED["also_gate"]:
             np.testing.assert_array_equal(told.gate_a, wanted.gate_a)
             assert told.gate_a == pytest.approx(3e-12, rel=1e-3)
-    for number, operation in enumerate([MULTIPLY, CODED, BY_CODES], start=9):
+
+
+@simulated
+def test_a_board_multiplies_and_reads_by_codes_at_such_levels(start: Any) -> None:
+    wire = start(limits=BODY).driver(limits=BODY)
+    direct = SimulatedChip(GEOMETRY, Simulation(), read_v=LIMITS.read_v, chip_id="c1")
+    form = Apply(Cells.all(GEOMETRY), (Step(3.6, 0.0, 2.0, 1e-6),), compliance_a=1e-3)
+    for number, operation in enumerate([form, MULTIPLY, CODED, BY_CODES], start=1):
         told, wanted = wire.execute(operation, number), direct.execute(operation, number)
         name = "codes" if operation is MULTIPLY else "conductance_s"
         # Coded readings go over the link as 16-bit codes.
         np.testing.assert_allclose(getattr(told, name), getattr(wanted, name), rtol=1e-4)
+
+
+@simulated
+def test_a_board_lets_nobody_open_the_junctions_of_a_body(start: Any) -> None:
+    with pytest.raises(BenchError, match=r"body_over_v 0\.5 V: beyond 0\.4 V a body's junctions"):
+        start(limits=BODY).driver(limits=BODY.model_copy(update={"body_over_v": 0.5}))
 
 
 @simulated
@@ -151,8 +164,6 @@ def test_the_body_has_limits_of_its_own_which_the_board_keeps(start: Any) -> Non
         kind, payload = host.encode_operation(operation, 1, GEOMETRY)
         with pytest.raises(BenchError, match=what):
             wire._transact(kind, payload)  # past the driver's own look
-    with pytest.raises(BenchError, match=r"body_over_v 0\.5 V: beyond 0\.4 V a body's junctions"):
-        bench.driver(limits=BODY.model_copy(update={"body_over_v": 0.5}))
     with pytest.raises(LimitError, match=r"body_v 3(\.0)? is beyond this board's own 2"):
         bench.driver(limits=BODY.model_copy(update={"body_v": 3.0}))
 

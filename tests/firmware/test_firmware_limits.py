@@ -51,7 +51,7 @@ LIMITS = Limits(
     read_width_s=1e-4,
     pulses_per_cell=1000,
     body_v=1.5,
-    body_over_v=1.0,
+    body_over_v=0.4,
 )
 CHIPS = [
     Geometry(1, 3, 4, source_lines="common"),
