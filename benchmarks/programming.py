@@ -212,7 +212,13 @@ def main() -> None:
     chip = widened(DeviceModel.load(given.chip), given.wide)
     n = len(WINDOWS_OHM) * given.cells
     method = protocol_class("model-aware").model_validate(
-        {"model": given.twin or given.chip, "set": SET, "reset": RESET, "confirm": 0}
+        {
+            "model": given.twin or given.chip,
+            "set": SET,
+            "reset": RESET,
+            "confirm": 0,
+            "max_pulses": BUDGET,
+        }
     )
     twin = DeviceModel.load(method.model)
     for seed in map(int, given.seeds.split(",")):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from scipy.special import ndtr
+from scipy.special import ndtr, stdtr
 from typing_extensions import override
 
 from rram_hil.array import OtherLevels, PulseTrain, Ramp
@@ -42,8 +42,18 @@ LEAST_MOVE_LN = 0.01
 """Growth of ln G below which a SET has done nothing."""
 _LEAST_GROWTH_LN = 1e-4
 _AT_ONCE = 1 << 12
-STUCK_LN = float(np.log(100.0))
+STUCK_LN = float(np.log(1e4))
 """Odds (ln) from which a cell that answers to nothing is given up as stuck."""
+LEAST_WORTH = 0.01
+"""Successes that a doubtful cell's worth of pulses must promise for it to go on."""
+MOST_WORTH = 5
+"""So many times its worth a doubtful cell gets that is not without hope."""
+FEWEST_RESETS, FEWEST_SETS = 3, 15
+"""Strongest pulses before a cell is left without hope; SETs may creep on for a while."""
+_USUAL_LN, _USUAL_READINGS = 0.03, 4.0
+"""Spread of ln G from one strong SET to the next before it is known, and for how many readings that
+counts.
+"""
 
 
 class VoltsFromTo(StrictModel):
@@ -115,9 +125,12 @@ class ModelAware(ByRounds):
     the cell, so that a slow or a strong one is known after a pulse or two. No pulse is given whose
     expected change is below the noise of a reading. A cell whose chance to open (to come below its
     window's upper end), as far as it is known yet, is under `least_chance` a RESET is a doubtful
-    one: it takes `doubtful_resets` RESETs in all and is then left, as never opened; a map says
-    after how many RESETs it was first thought so. One that answers to no pulse
-    is left as stuck as soon as the odds of that are 100 to 1. How it compares with the other
+    one; a map says after how many RESETs it was first thought so. It is worth `doubtful_resets`
+    RESETs, which doubtful cells share: one from which so many promise less than `LEAST_WORTH`
+    successes is left at once, as never opened, and one with more hope takes up to `MOST_WORTH`
+    times as many. So do cells that the strongest SET leaves below their windows again and again,
+    by the spread of their own readings; they are left as never closed. One that answers to no pulse
+    is left as stuck as soon as the odds of that are 10,000 to 1. How it compares with the other
     methods stands in docs/programming.md.
     """
 
@@ -179,6 +192,7 @@ class ByTwin(Plain):
         self._tried_all = np.zeros(n, dtype=np.bool_)
         self._is_slow = np.zeros(n, dtype=np.bool_)
         self._anew = np.zeros(n, dtype=np.int64)
+        self._opens, self._levels = np.ones(n), Levels(n)
 
     def next(self, course: Course, at: IntArray) -> Move:
         """Below the window the SET, above it the RESET of which the fewest more are expected; the
@@ -248,6 +262,7 @@ class ByTwin(Plain):
     ) -> None:
         """Which cells the strongest RESET hardly ever brings below the window's upper end."""
         chance = self.twin.chance(outcomes, weight, x, self._high_ln[at])
+        self._opens[at] = chance
         never = course.least_s[at] > course.high_s[at]
         self.doubtful[at] = never & (chance < self._least_chance) & (course.resets[at] > 0)
         new = at[self.doubtful[at] & (course.doubted[at] == 0)]
@@ -263,20 +278,69 @@ class ByTwin(Plain):
             k = at[here]
             self.belief.learn(k, sign, self._pulse[k], before_s[here], after_s[here])
             choice = self.twin.set_pulses if sign > 0 else self.twin.reset_pulses
-            self._tried_all[k] = self._pulse[k] == choice.gate_v.size - 1
+            strongest = self._pulse[k] == choice.gate_v.size - 1
+            self._tried_all[k] = strongest
+            if sign > 0:
+                again = k[strongest & (course.in_a_row[k] > 1)]
+                self._levels.add(again, self.twin.ln(course.last_s[again]), self._low_ln[again])
+            else:
+                self._levels.forget(k)
             moved = sign * (self.twin.ln(after_s[here]) - self.twin.ln(before_s[here]))
             still = moved < (LEAST_MOVE_LN if sign > 0 else LEAST_FALL_LN)
             self._tried[k] = np.where(still, self._pulse[k], -1)
 
     @override
     def gives_up(self, course: Course, at: IntArray) -> NDArray[np.int8]:
-        """Cells that answer to nothing, and doubtful ones that had their RESETs."""
+        """Cells that answer to nothing, and doubtful ones that are not worth another pulse."""
         stuck = (self.belief.stuck_ln[at] > STUCK_LN) & self._tried_all[at]
         low = course.wanted[at] < 0
-        never = course.least_s[at] > course.high_s[at]
-        spent = self.doubtful[at] & never & (course.resets[at] >= self._doubtful_resets)
+        opens, closes = self._opens[at], self._levels.closes[at]
+        shut = self.doubtful[at] & (course.least_s[at] > course.high_s[at])
+        shut &= self._spent(opens, course.resets[at] >= FEWEST_RESETS, course.resets[at])
+        open_ = (closes < self._least_chance) & (course.most_s[at] < course.low_s[at])
+        open_ &= self._spent(closes, self._levels.count[at] >= FEWEST_SETS, course.sets[at])
         return np.select(
-            [stuck & low, stuck, spent],
-            [Reason.STUCK_LOW_RESISTANCE, Reason.STUCK_HIGH_RESISTANCE, Reason.NEVER_OPENED],
+            [stuck & low, stuck, low & shut, ~low & open_],
+            [
+                Reason.STUCK_LOW_RESISTANCE,
+                Reason.STUCK_HIGH_RESISTANCE,
+                Reason.NEVER_OPENED,
+                Reason.NEVER_CLOSED,
+            ],
             Reason.GO_ON,
         ).astype(np.int8)
+
+    def _spent(
+        self, chance: FloatArray, known: NDArray[np.bool_], given: IntArray
+    ) -> NDArray[np.bool_]:
+        """Whether doubtful cells with this chance a pulse, `known` or not yet, have had with so
+        many pulses `given` what they are worth.
+        """
+        hopeless = known & (chance * self._doubtful_resets < LEAST_WORTH)
+        return np.asarray(hopeless | (given >= MOST_WORTH * self._doubtful_resets))
+
+
+class Levels:
+    """Where the strongest SET leaves each of `n` cells again and again, on one filament: how many
+    readings `count`, and the chance `closes` that one more such SET brings it into its window.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.count = np.zeros(n, dtype=np.int64)
+        self.closes = np.ones(n)
+        self._mean, self._squares = np.zeros(n), np.zeros(n)
+
+    def add(self, at: IntArray, x: FloatArray, low_ln: FloatArray) -> None:
+        """One more reading (ln G) of these cells, whose windows begin at `low_ln`."""
+        self.count[at] += 1
+        n, off = self.count[at], x - self._mean[at]
+        self._mean[at] += off / n
+        self._squares[at] += off * (x - self._mean[at])
+        free = n - 1 + _USUAL_READINGS
+        square = (self._squares[at] + _USUAL_READINGS * _USUAL_LN**2) / free
+        self.closes[at] = stdtr(free, (self._mean[at] - low_ln) / np.sqrt(square * (1 + 1 / n)))
+
+    def forget(self, at: IntArray) -> None:
+        """A new filament, of which nothing is known."""
+        self.count[at] = self._mean[at] = self._squares[at] = 0
+        self.closes[at] = 1.0

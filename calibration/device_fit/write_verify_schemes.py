@@ -8,8 +8,9 @@ does nothing yet (1.8 V) and ends after 18 pulses of 0.1 V, at 3.5 V. The full R
 cycles. FPPV and RADAR set each window at the gate volts whose median SET falls in it: 3.0 V for the
 lowest, the model's own curve for the others. RADAR's fine pulses ramp BL at that gate and SL at a
 gate of 4 V; the study took the starts and steps of these ramps that needed the fewest pulses on its
-chip, so here they are those that needed the fewest on the model (benchmarks/radar_ramps.py), within
-the ranges that the study searched.
+chip, range by range, so here they are those that needed the fewest on the model
+(benchmarks/radar_ramps.py), within the ranges that the study searched: BL in the lowest window,
+which has no end to overshoot, and in the others.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ FINE_ATTEMPTS = 20
 """RADAR: changes of direction after which a cell has failed."""
 FINE_BL_V = (1.2, 0.02, 3.0)
 """RADAR: first BL, step and last of the fine SET ramp, at the gate volts of the coarse SET."""
+LOW_BL_V = (2.0, 0.22, 3.0)
+"""RADAR: those of the lowest window."""
 FINE_SL_V = (1.6, 0.18, 3.0)
 """RADAR: first SL, step and last of the fine RESET ramp, at `FINE_RESET_WL_V`."""
 FINE_RESET_WL_V = 4.0
@@ -196,6 +199,7 @@ def radar(
     cycles: int = 0,
     top_resets: int = MOST_RESETS,
     fine_bl_v: tuple[float, float, float] = FINE_BL_V,
+    low_bl_v: tuple[float, float, float] = LOW_BL_V,
     fine_sl_v: tuple[float, float, float] = FINE_SL_V,
 ) -> Outcome:
     """Coarse and fine: a full RESET, one SET at the window's own WL, then fine ramps of BL (SET)
@@ -214,10 +218,13 @@ def radar(
         cells.set_(coarse, FULL_SET[0], wl[coarse])
         cells.read(coarse)
     direction, ramp, attempts = (np.zeros(low_ohm.size, dtype=np.int64) for _ in range(3))
+    low_bl, other_bl = (np.array(ramp_v)[:, None] for ramp_v in (low_bl_v, fine_bl_v))
+    first_bl, step_bl, last_bl = np.where(low_ohm <= 0, low_bl, other_bl)
     while (at := cells.active).size:
         wanted = np.where(cells.ohm[at] > cells.high[at], 1, -1)
-        bl, sl = (first + step * ramp[at] for first, step, _ in (fine_bl_v, fine_sl_v))
-        ended = np.where(wanted > 0, bl > fine_bl_v[2] + 1e-9, sl > fine_sl_v[2] + 1e-9)
+        bl = first_bl[at] + step_bl[at] * ramp[at]
+        sl = fine_sl_v[0] + fine_sl_v[1] * ramp[at]
+        ended = np.where(wanted > 0, bl > last_bl[at] + 1e-9, sl > fine_sl_v[2] + 1e-9)
         anew = (wanted != direction[at]) | ended
         attempts[at] += anew
         direction[at], ramp[at] = wanted, np.where(anew, 0, ramp[at])
@@ -231,7 +238,7 @@ def radar(
         if top[at].any():
             cells.reset(at[top[at]])
         if up.size:
-            cells.set_(up, fine_bl_v[0] + fine_bl_v[1] * ramp[up].astype(np.float64), wl[up])
+            cells.set_(up, first_bl[up] + step_bl[up] * ramp[up], wl[up])
         if down.size:
             cells.reset(
                 down, fine_sl_v[0] + fine_sl_v[1] * ramp[down].astype(np.float64), FINE_RESET_WL_V
