@@ -16,22 +16,33 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from rram_hil import Bench
+from rram_hil.array import Apply, Geometry, Limits, read_step
 from rram_hil.bench.bench_file import BenchFile, parse_bench_file
 from rram_hil.calibration.board_converters import BoardConverters
 from rram_hil.calibration.leads import Leads
 from rram_hil.calibration.lines import Lines
+from rram_hil.calibration.pulse_arrival import MeasurePulseArrival
 from rram_hil.calibration.source_meter import SourceMeterCalibration
 from rram_hil.corrections.calibration_file import Calibrated, Value
+from rram_hil.drivers.keysight_33500 import Keysight33500
+from rram_hil.drivers.keysight_infiniivision import KeysightInfiniiVision
 from rram_hil.drivers.simulated.array.erring_terminal import ErringTerminal
+from rram_hil.drivers.simulated.array.pulse_path import Probe, PulsePath
 from rram_hil.drivers.simulated.array.terminals import Bus, Drive, Place, Resistor, Sensed, Terminal
 from rram_hil.drivers.simulated.keithley_2450 import Simulated2450
+from rram_hil.drivers.simulated.keysight_33500 import Simulated33500
+from rram_hil.drivers.simulated.keysight_infiniivision import SimulatedInfiniiVision
 from rram_hil.drivers.simulated.server.instrument import InstrumentServer
-from rram_hil.simulation.config import SourceMeterErrors, Timing
+from rram_hil.engine.protocol import Compute, Setting
+from rram_hil.hardware.driver import Capabilities, Span
+from rram_hil.hardware.instrument import InstrumentConfig, PulseSetup
+from rram_hil.simulation.config import PulsePathErrors, ScopeErrors, SourceMeterErrors, Timing
 from rram_hil.simulation.converters import DAC_RANGE_V, Converters
 
 NORMAL = 1.959964
@@ -404,6 +415,109 @@ def _paired(found: Calibrated, truth: dict[str, Any]) -> Found:
     }
 
 
+@contextmanager
+def generator_and_scope(
+    path_errors: PulsePathErrors, scope_errors: ScopeErrors, seed: int
+) -> Iterator[tuple[Keysight33500, KeysightInfiniiVision]]:
+    """A generator whose pulses a scope sees at the end of a path, both connected and armed."""
+    bus = Bus()
+    path = PulsePath(Resistor(), bus.clock, path_errors)
+    probe = Probe(path, scope_errors, "scope.1", seed)
+    simulated = (
+        Simulated33500("33511B", Place("pulser", bus, {"1": path}, serial="SIM1")),
+        SimulatedInfiniiVision("DSOX3054A", Place("scope", bus, {"1": probe}, serial="SIM2")),
+    )
+    servers = [InstrumentServer(instrument, Timing()) for instrument in simulated]
+    generator, scope = (
+        driver(InstrumentConfig(resource=server.resource))
+        for driver, server in zip((Keysight33500, KeysightInfiniiVision), servers, strict=True)
+    )
+    try:
+        for instrument in (generator, scope):
+            instrument.connect()
+            instrument.arm()
+        yield generator, scope  # type: ignore[misc]
+    finally:
+        for instrument in (generator, scope):
+            instrument.close()
+        for server in servers:
+            server.stop()
+
+
+def pulse_arrival(
+    seed: int, size: Size = Size(), folder: Path = Path()
+) -> tuple[Calibrated, Found, None]:
+    """Pulses of a generator at the end of a path, by a scope that errs within its own accuracy."""
+    rng = np.random.default_rng(seed)
+    errors = PulsePathErrors(
+        gain=float(rng.uniform(-0.15, 0.05)),
+        rise_s=float(rng.uniform(5e-9, 15e-9)),
+        overshoot=float(rng.uniform(0.05, 0.3)),
+        delay_s=float(rng.uniform(0, 50e-9)),
+        stretch_s=float(rng.uniform(-8e-9, 8e-9)),
+    )
+    # 2 % of a screen that is twice as high as the pulses.
+    scope_gain = 2 * 0.02 / NORMAL * float(rng.standard_normal())
+    levels, widths = np.array([0.5, 2.0]), np.array([100e-9, 1e-6])
+    keys = MeasurePulseArrival(
+        generator="pulser.1",
+        scope="scope.1",
+        widths_s=widths.tolist(),
+        levels_v=levels.tolist(),
+        row=0,
+        column=0,
+        probe=1.0,
+    )
+    limits = LIMITS | {"half_select_v": 4.0, "width_s": 1e-3}
+    span = Span(-10.0, 10.0)
+    can = Capabilities(span, span, span, Span(16e-9, 1.0), timing={"sources_from_s": 1e-3})
+    with generator_and_scope(errors, ScopeErrors(gain=scope_gain), seed) as (generator, scope):
+        setting = Setting(
+            Geometry(1, 1, 1, "1R"),
+            Limits.model_validate(limits),
+            read_step(0.2, 0.0),
+            can,
+            instruments={"pulser": generator, "scope": scope},
+        )
+        plan = keys.run(setting)
+        answer: Any = None
+        while True:
+            try:
+                message = plan.send(answer)
+            except StopIteration as end:
+                found: Calibrated = end.value
+                break
+            answer = message.function(_no_operation) if isinstance(message, Compute) else None
+            if isinstance(message, Apply):
+                _shoot(generator, message)
+                answer = SimpleNamespace(interrupted=False)
+    volts = np.tile(levels, 2) * (1 + errors.gain)
+    truth = {
+        "amplitude_v": volts,
+        "arrived_s": np.repeat(widths, 2) + errors.stretch_s,
+        "rise_s": np.full(4, errors.rise_s),
+        "fall_s": np.full(4, errors.rise_s),
+        "overshoot": np.full(4, errors.overshoot),
+        "undershoot": np.full(4, errors.overshoot),
+    }
+    return found, {name: (found.values[name], true) for name, true in truth.items()}, None
+
+
+def _shoot(generator: Keysight33500, operation: Apply) -> None:
+    """One pulse as a chain gives it."""
+    [step] = operation.steps
+    assert isinstance(step.bl_v, float)
+    setup = PulseSetup(step.bl_v, 0.0, step.width_s, 2 * step.width_s + 50e-9, 8.4e-9)
+    generator.configure("1", setup)
+    generator.output("1", True)
+    generator.fire("1", 1)
+    generator.output("1", False)
+
+
+def _no_operation(_: object) -> Any:
+    raise AssertionError("no operation is asked for within a computation")
+
+
 STUDIES: dict[str, Callable[..., tuple[Calibrated, Found, BenchFile | None]]] = {
     "board-converters": converters,
     "lines": lines,
@@ -411,6 +525,7 @@ STUDIES: dict[str, Callable[..., tuple[Calibrated, Found, BenchFile | None]]] = 
     "leads (four-wire)": four_wire,
     "source-meter (zero)": zero,
     "source-meter (gain)": gain,
+    "pulse-arrival": pulse_arrival,
 }
 STATED: dict[str, dict[str, float]] = {
     "board-converters": {
@@ -428,6 +543,14 @@ STATED: dict[str, dict[str, float]] = {
     "leads (four-wire)": {"series_ohm": 0.009},
     "source-meter (zero)": {"offset_a": 5e-4},
     "source-meter (gain)": {"gain_a": 7e-4, "gain_v": 7e-4, "offset_v": 4e-4},
+    "pulse-arrival": {
+        "amplitude_v": 0.2,
+        "arrived_s": 1.5e-9,
+        "rise_s": 1.5e-9,
+        "fall_s": 1.5e-9,
+        "overshoot": 0.1,
+        "undershoot": 0.02,
+    },
 }
 """Half-widths that docs/calibration.md states for the setups of these studies."""
 

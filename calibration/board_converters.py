@@ -252,6 +252,8 @@ class BoardConverters(Calibration):
                 read.wl_v,
                 full_a,
                 label="columns",
+                body_v=read.body_v,
+                unselected_wl_v=read.unselected_wl_v,
             )
             answer = yield from block
             volts = inputs.sum(axis=1) * (read_v / top)

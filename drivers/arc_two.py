@@ -48,7 +48,7 @@ from rram_hil.array import (
     Step,
     Wait,
     check,
-    pulses_of,
+    stresses_cells,
 )
 from rram_hil.array import Span as TimeSpan
 from rram_hil.errors import (
@@ -346,7 +346,7 @@ class ArcTwo(LibraryDriver):
                 raise self.refuse(f"a native {type(operation).__name__}", "single steps and waits")
             self._check(operation)
             what = f"operation {number}{f' ({operation.label})' if operation.label else ''}"
-            stresses = bool(pulses_of(operation, self.limits).any())
+            stresses = stresses_cells(operation, self.geometry, self.limits)
             with self._working(what, stresses=stresses):
                 return self._apply(operation, what)
 

@@ -21,6 +21,7 @@ from typing import ClassVar
 import numpy as np
 from typing_extensions import override
 
+from rram_hil.array import Status
 from rram_hil.errors import InstrumentError
 from rram_hil.hardware.instrument import (
     NOT_A_READING,
@@ -33,17 +34,22 @@ from rram_hil.hardware.instrument import (
 from rram_hil.wire.dialog import number
 
 from .dialects.keithley_24xx import OFF_STATES, OTHER, RESET_S, SHORT, Keithley24xx, Table
+from .dialects.makers import SERIES_2400
 
 ELEMENTS = "VOLT,CURR,RES,TIME,STAT"
 OVERFLOWED = 1 << 0
 COMPLIANCE = 1 << 3
 RANGE_COMPLIANCE = 1 << 16
+EVENTS = ":STAT:MEAS?"
+HAS_BEEN_LIMITED = 1 << 14
+"""Bit of the measurement event register, which asking for it clears (15-13, 15-14)."""
 LIMITS = "smallest compliance, commands: User's Manual 2400S-900-01 Rev. K, 6-2, sections 10 and 18"
 UNVERIFIED = (
     "shortest level in a sweep (2 ms)",
     "that the level is zero at once after a sweep",
     "the RS-232 buffer",
     "what autozero once leaves behind",
+    "that the event register keeps a compliance between two readings",
 )
 
 
@@ -179,6 +185,7 @@ class Keithley2400(Keithley24xx):
     compliance tells the true voltage.
     """
 
+    MAKERS = SERIES_2400
     MODELS: ClassVar[tuple[str, ...]] = tuple(TABLES)
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {m: t.sheet for m, t in TABLES.items()}
     TABLES = TABLES
@@ -257,6 +264,24 @@ class Keithley2400(Keithley24xx):
         setup = self._configured(channel)
         reply = self.ask(f":FORM:ELEM {ELEMENTS}", ":READ?", takes_s=self.takes_s(setup, 1))
         return self._readings(reply, 1)
+
+    @override
+    def source(self, channel: str, level: float) -> None:
+        """Set the level; what the event register kept until then is forgotten."""
+        setup = self._configured(channel)
+        self._check_levels(setup, np.array([level]))
+        self.ask(f":SOUR:{SHORT[setup.function]}:LEV {number(level)}", EVENTS)
+
+    @override
+    def held(self, channel: str) -> Readings:
+        """As `SourceMeter.held`: the event register keeps that the source was in compliance."""
+        setup = self._configured(channel)
+        reply = self.ask(f":FORM:ELEM {ELEMENTS}", ":READ?", EVENTS, takes_s=self.takes_s(setup, 1))
+        reading, events = self.replies(reply, 2)
+        found = self._readings(reading, 1)
+        if int(self.value(events)) & HAS_BEEN_LIMITED and found.status[0] == Status.OK:
+            found.status[0] = Status.COMPLIANCE
+        return found
 
     @override
     def _apply(self, setup: SourceSetup, measure_range: float | None) -> SourceSetup:

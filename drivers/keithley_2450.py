@@ -3,10 +3,12 @@ GPIB.
 
 Checked against the Model 2450 Reference Manual 2450-901-01 Rev. B: READ? (6-6), binary formats
 (6-29, 6-30), autozero, with references of its own for each aperture (6-46), limits (6-71), lists
-(6-78, 6-79), sweeps (6-81 to 6-85), event log (6-101), source status bits (8-29), *LANG (B-5). From
-the manuals of the 2461 and 2470, same commands: measuring order and elements (2461: 2-100, 6-160),
-a fixed measuring range raises a limit below 10.6 % of it without an error (2470: 12-78): below 10 %
-here refused, below 10.6 % with the 2470, and every setting is read back. `SHEETS` says what of each
+(6-78, 6-79), sweeps (6-81 to 6-85), event log (6-101), source status bits (8-29), *LANG, kept in
+nonvolatile memory (B-5). That another command set comes with the next start say the User's Manual
+2450-900-01 Rev. E, 3-16 and 10-3, as the notes of a public program cite them. From the manuals of
+the 2461 and 2470, same commands: measuring order and elements (2461: 2-100, 6-160), a fixed
+measuring range raises a limit below 10.6 % of it without an error (2470: 12-78): below 10 % here
+refused, below 10.6 % with the 2470, and every setting is read back. `SHEETS` says what of each
 model was checked against what. Sweeps are taken to switch the output on and off by themselves: it
 is asked for first unless it was seen within 2 s, asked for again in the same message, and switched
 on again at zero. The pulses of the 2461 and its 10 A range, which is for pulses alone, are not
@@ -41,6 +43,7 @@ from rram_hil.types import FloatArray
 from rram_hil.wire.dialog import number
 
 from .dialects.keithley_24xx import OFF_STATES, OTHER, RESET_S, SHORT, Keithley24xx, Table
+from .dialects.makers import SERIES_2450
 
 BUFFER = '"defbuffer1"'
 ELEMENTS = "SOUR,READ,REL,STAT,SOURSTAT"
@@ -160,6 +163,7 @@ class Keithley2450(Keithley24xx):
     the true voltage.
     """
 
+    MAKERS = SERIES_2450
     MODELS: ClassVar[tuple[str, ...]] = tuple(TABLES)
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {m: t.sheet for m, t in TABLES.items()}
     TABLES = TABLES
@@ -201,8 +205,9 @@ class Keithley2450(Keithley24xx):
         language = self.dialog.query("*LANG?")
         if language != "SCPI":
             raise ConfigError(
-                f"{self.name}: the command set is {language[:20]!r}; choose SCPI in its menu"
-                " (Settings) and restart it"
+                f"{self.name}: the command set is {language[:20]!r}, and this driver speaks SCPI:"
+                " send it *LANG SCPI (or choose SCPI in its menu, Settings), then switch it off and"
+                " on"
             )
 
     @override

@@ -35,6 +35,7 @@ from rram_hil.types import FloatArray
 from rram_hil.wire.dialog import number
 from rram_hil.wire.recording import Traffic
 
+from .dialects.makers import SERIES_2600
 from .dialects.setups import SetupSourceMeter
 from .dialects.tsp import TspInstrument, numbers
 
@@ -230,6 +231,7 @@ class Keithley2600B(TspInstrument, SetupSourceMeter, ScriptedSourceMeter):
     """
 
     MAKER = "Keithley"
+    MAKERS = SERIES_2600
     MODELS: ClassVar[tuple[str, ...]] = tuple(_FAMILIES)
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {
         model: _SHEETS[model.endswith("B"), family is _LOW] for model, family in _FAMILIES.items()

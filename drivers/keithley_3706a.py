@@ -25,6 +25,7 @@ from typing_extensions import override
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.instrument import Crosspoint, ModelSheet
 
+from .dialects.makers import SERIES_3700
 from .dialects.text import number_in
 from .dialects.tsp_switch import Card, TspSwitch
 
@@ -57,6 +58,7 @@ class Keithley3706A(TspSwitch):
     column 17 is slot 2 column 01.
     """
 
+    MAKERS = SERIES_3700
     MODELS = ("3706A", "3706")
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {"3706A": _SHEET, "3706": _OLD_SHEET}
     NEAR = r"370\d[A-Z]?"

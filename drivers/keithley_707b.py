@@ -25,6 +25,7 @@ from typing_extensions import override
 from rram_hil.errors import LinkError
 from rram_hil.hardware.instrument import Crosspoint, ModelSheet
 
+from .dialects.makers import SERIES_700
 from .dialects.tsp_switch import Card, TspSwitch
 
 _SHEET = ModelSheet(
@@ -46,6 +47,7 @@ _SHEET = ModelSheet(
 class Keithley707B(TspSwitch):
     """A 707B or 708B. Rows A to H; column 1 is slot 1 column 01, column 13 slot 2 column 01."""
 
+    MAKERS = SERIES_700
     MODELS = ("707B", "708B")
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {"707B": _SHEET, "708B": _SHEET}
     NEAR = r"70[78][B-Z]"

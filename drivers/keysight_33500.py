@@ -32,6 +32,7 @@ from rram_hil.hardware.instrument import (
 from rram_hil.wire.dialog import number
 from rram_hil.wire.recording import Traffic
 
+from .dialects.makers import SERIES_33500
 from .dialects.scpi import ScpiInstrument, floats
 
 OUTPUT_OHM = 50.0
@@ -109,6 +110,7 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
     """
 
     MAKER = "Keysight"
+    MAKERS = SERIES_33500
     MODELS: ClassVar[tuple[str, ...]] = tuple(HERTZ)
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {model: _sheet(model) for model in HERTZ}
     NEAR = r"33(?:50[4-9]|5[1-3]\d|6[1-3]\d)[A-Z]"
@@ -353,6 +355,12 @@ class Keysight33500(ScpiInstrument, PulseGenerator):
 
     def _check(self, channel: str, setup: PulseSetup) -> None:
         """Raise `ConfigError` for a pulse that the channel does not make."""
+        try:
+            self._check_pulse(channel, setup)
+        except ConfigError as error:
+            raise ConfigError(f"{self.name}: channel {channel}: {error}") from None
+
+    def _check_pulse(self, channel: str, setup: PulseSetup) -> None:
         limits = self.limits(channel)
         self._check_levels(setup.high_v, setup.low_v, setup.load_ohm)
         for key, value, low, high in (

@@ -47,7 +47,7 @@ FLEX is no IEEE 488.2. What follows from it:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import ClassVar, Literal
@@ -75,6 +75,7 @@ from rram_hil.wire.recording import Traffic
 
 from .dialects.b1500_spgu import SPGU_MODULE, Spgu
 from .dialects.flex import Elements, FlexMainframe, flex_number, joined
+from .dialects.makers import B1500
 from .dialects.setups import until_compliance
 
 VOLTS: Mapping[int, float] = {
@@ -202,9 +203,12 @@ SHEET = ModelSheet(
 
 @dataclass
 class _Channel:
-    """What the driver keeps of one channel: its settings, its level, whether it is switched on."""
+    """What the driver keeps of one channel: its settings, the commands of one reading with them,
+    its level, whether it is switched on.
+    """
 
     setup: SourceSetup
+    reading: tuple[str, str]
     level: float = 0.0
     on: bool = False
 
@@ -223,6 +227,7 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
     """
 
     MAKER: ClassVar[str] = "Keysight"
+    MAKERS: ClassVar[Mapping[str, str]] = B1500
     MODELS: ClassVar[tuple[str, ...]] = ("B1500A",)
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {"B1500A": SHEET}
     NEAR = r"B150[05]A?"
@@ -327,7 +332,8 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
         """Set a channel up; one that is off gets its source settings when it is switched on."""
         self._check(channel, setup)
         known = self._channels.get(channel)
-        kept = _Channel(setup, on=known is not None and known.on)
+        reading = self._integration(setup), self._spot(channel, setup)
+        kept = _Channel(setup, reading, on=known is not None and known.on)
         current, volts = self._measuring(channel, setup)
         commands = [
             f"AAD {channel},0",
@@ -402,11 +408,7 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
     def measure(self, channel: str) -> Readings:
         """Current and volts of one `TTIV`, the compliance side first. One transaction."""
         kept = self._switched_on(channel)
-        lines = self.measured(
-            self._integration(kept.setup),
-            self._spot(channel, kept.setup),
-            takes_s=self._takes_s(kept.setup),
-        )
+        lines = self.measured(*kept.reading, takes_s=self._takes_s(kept.setup))
         return self._readings(channel, lines, 1)
 
     @override
@@ -460,6 +462,13 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
 
         Readings of one conversion are of the current alone (`TTI`).
         """
+        return self.list_sweep_beside(channel, levels, ())[channel]
+
+    @override
+    def list_sweep_beside(
+        self, channel: str, levels: FloatArray, others: Sequence[str]
+    ) -> dict[str, Readings]:
+        """The program's run and a `TTIV` of each other channel: one message."""
         kept = self._switched_on(channel)
         setup = kept.setup
         levels = np.asarray(levels, dtype=np.float64)
@@ -482,12 +491,14 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
             with self.dialog.lock:
                 self.send(self._integration(setup), self._force(channel, setup, 0.0), "TSR")
                 kept.level = 0.0
-                return until_compliance(levels, take, rest, self.name)
+                swept = until_compliance(levels, take, rest, self.name)
+                return {channel: swept} | {other: self.measure(other) for other in others}
         if once:
             spot = f"TTI {channel},{self._measuring(channel, setup)[0]}"
         forces = [f"D{letter} {channel},{code},{flex_number(v)}" for v in levels]
         steps = [c for force in forces for c in (force, *wait, spot)]
         program = ("TSR", *steps, self._force(channel, setup, 0.0))
+        beside = [self._switched_on(other) for other in others]
         with self.dialog.lock:
             if program != self._stored:
                 self._stored = ()
@@ -496,10 +507,18 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
             lines = self.measured(
                 self._integration(setup),
                 f"DO {PROGRAM}",
-                takes_s=levels.size * self._takes_s(setup, settles=True),
+                *(command for other in beside for command in other.reading),
+                takes_s=levels.size * self._takes_s(setup, settles=True)
+                + sum(self._takes_s(other.setup) for other in beside),
             )
             self._stored = program
-        return self._readings(channel, lines, levels.size, forced=levels if once else None)
+        # A reading is a line: those of the list, then one of each other channel.
+        mine = len(lines) - len(others)
+        swept = self._readings(channel, lines[:mine], levels.size, forced=levels if once else None)
+        return {channel: swept} | {
+            other: self._readings(other, [line], 1)
+            for other, line in zip(others, lines[mine:], strict=True)
+        }
 
     def select(self, output: int, to: Selected) -> None:
         """Join an output (1 to 4) of 16440A selectors on the digital port to the source-measure
@@ -744,10 +763,11 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
         raise KeyError(f"no {command} {first} in {reply[:60]!r}")
 
     def _kept(self, channel: str) -> _Channel:
-        self.limits(channel)
-        if channel not in self._channels:
+        kept = self._channels.get(channel)
+        if kept is None:
+            self.limits(channel)  # refuses what is no channel at all
             raise ConfigError(f"{self.name}: channel {channel}: configure it first")
-        return self._channels[channel]
+        return kept
 
     def _switched_on(self, channel: str) -> _Channel:
         kept = self._kept(channel)
@@ -904,30 +924,31 @@ class KeysightB1500(FlexMainframe, PulsedSourceMeter, WithGenerator):
                 raise LinkError(f"{self.name}: {len(lines)} lines of data came for {points} points")
             data = joined(lines)
             letter = "ABCDEFGHIJ"[int(channel) - 1].encode()
-            is_time = data.kind == b"T"
-            if not ((data.channel == letter) | is_time).all():
-                raise LinkError(f"{self.name}: data of another channel than {channel} came")
-            is_source = (data.status == b"W") | (data.status == b"E")
-            sources = int(np.count_nonzero(is_source))
-            read = data if sources == 0 else data.of(~is_source)
-            amps, volts = read.of(read.kind == b"I"), read.of(read.kind == b"V")
-            measured = len(amps) + len(volts)
-            if forced is not None and len(volts) == 0 and len(amps) == forced.size:
-                volts = replace(amps, value=forced, status=np.full(forced.size, b"N"))
-            times = data.value[is_time]
-            if not (
-                len(amps) == len(volts) == points
-                and len(times) in (points, 2 * points)
-                and sources == (points if in_one_line else 0)
-                and len(data) == measured + len(times) + sources
+            parts = _by_kind(data, points)
+            times = parts.pop("T", [])
+            unmeasured = None if "V" in parts else forced
+            if (
+                len(times) not in (1, 2)
+                or {kind: len(where) for kind, where in parts.items()}
+                != {"I": 1}
+                | ({"V": 1} if unmeasured is None else {})
+                | ({"S": 1} if in_one_line else {})
+                or any(data.channel[at].tobytes().strip(letter) for [at] in parts.values())
             ):
                 raise LinkError(
                     f"{self.name}: {len(data)} data came, which are not readings of {points} points"
+                    f" of channel {channel}"
                 )
         except LinkError:
             self.dialog.out_of_step()
             raise
-        return _judged(amps, volts, times[:: len(times) // points])
+        amps = data.of(parts["I"][0])
+        volts = (
+            data.of(parts["V"][0])
+            if unmeasured is None
+            else replace(amps, value=unmeasured, status=np.full(points, b"N"))
+        )
+        return _judged(amps, volts, data.value[times[0]])
 
 
 @cache
@@ -945,6 +966,23 @@ def _code(table: Mapping[int, float], scales: tuple[float, ...], value: float) -
     return next(code for code, full in table.items() if full == scale)
 
 
+def _by_kind(data: Elements, points: int) -> dict[str, list[slice]]:
+    """Where the data of points that are alike are, by what they are (T, I, V; S: of a source), each
+    in the order of the points; nothing where points are not alike.
+    """
+    # As bytes: of a single reading, comparing arrays costs more than all the rest.
+    said, kinds = data.status.tobytes(), data.kind.tobytes()
+    if b"W" in said or b"E" in said:
+        kinds = np.where(np.isin(data.status, [b"W", b"E"]), b"S", data.kind).tobytes()
+    point = kinds[: len(data) // points]
+    if kinds != point * points:
+        return {}
+    parts: dict[str, list[slice]] = {}
+    for k, kind in enumerate(point.decode()):
+        parts.setdefault(kind, []).append(slice(k, None, len(point)))
+    return parts
+
+
 def _judged(amps: Elements, volts: Elements, time_s: FloatArray) -> Readings:
     """Readings with their status from the letters: V over range, C compliance, N good, any other
     (T, X, F, G, S) unknown.
@@ -953,9 +991,9 @@ def _judged(amps: Elements, volts: Elements, time_s: FloatArray) -> Readings:
     settled, F that the source is saturated: the value may be true, but it is not what the levels
     say.
     """
+    if not (amps.status.tobytes() + volts.status.tobytes()).strip(b"N"):
+        return Readings.of(volts.value, amps.value, np.zeros(len(amps), dtype=np.bool_), time_s)
     good = (amps.status == b"N") & (volts.status == b"N")
-    if good.all():
-        return Readings.of(volts.value, amps.value, ~good, time_s)
     over_v, over_a = volts.status == b"V", amps.status == b"V"
     limited = (amps.status == b"C") | (volts.status == b"C")
     readings = Readings.of(

@@ -18,7 +18,8 @@ list), the limit that both channels of a two-channel model share (not checked he
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -43,6 +44,7 @@ from rram_hil.types import FloatArray
 from rram_hil.wire.dialog import number
 from rram_hil.wire.recording import Traffic
 
+from .dialects.makers import B2900
 from .dialects.scpi import ScpiInstrument, floats
 from .dialects.setups import SetupSourceMeter, until_compliance
 
@@ -196,6 +198,7 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
     """
 
     MAKER = "Keysight"
+    MAKERS = B2900
     MODELS: ClassVar[tuple[str, ...]] = tuple(TABLE)
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = {
         model: _BL_SHEET
@@ -288,6 +291,13 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
 
     @override
     def configure(self, channel: str, setup: SourceSetup) -> None:
+        with self._setting_up({channel: setup}) as commands:
+            self.send(*commands)
+
+    def _configuring(self, channel: str, setup: SourceSetup) -> list[str]:
+        """All settings of a channel, with both levels at zero. Raises `ConfigError` for what it
+        cannot do.
+        """
         self._check(channel, setup)
         force, sense = ("VOLT", "CURR") if setup.function is Function.VOLTAGE else ("CURR", "VOLT")
         c = channel
@@ -307,7 +317,7 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
                 f":SENS{c}:{sense}:RANG {number(setup.measure_range)}",
             ]
         )
-        self.send(
+        return [
             f":OUTP{c}:ON:AUTO OFF",
             *self._rest(c),
             f":SOUR{c}:FUNC:MODE {force}",
@@ -330,8 +340,7 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
             f":ARM{c}:ALL:DEL 0",
             f":TRIG{c}:TRAN:DEL 0",
             f":TRIG{c}:ACQ:DEL {number(setup.settle_s)}",
-        )
-        self._setups[channel] = setup
+        ]
 
     @override
     def settings(self, channel: str) -> SourceSetup:
@@ -519,6 +528,7 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
         measure: Iterable[str] | None = None,
         measure_in: int = 0,
         measure_at: NDArray[np.bool_] | None = None,
+        setups: Mapping[str, SourceSetup] = {},
         rising: bool = False,
     ) -> None:
         """Start lists on one or both channels that take one step (level, settling, measurement) a
@@ -529,76 +539,96 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
         has been measured line `trigger_out` is pulsed. One transaction, which does not wait;
         `fetch` brings the readings, `abort` gives up. `levels` are V or A, shape (n,) each;
         `measure` names the channels that measure (None: all of `levels`). Lines are pins 1 to 14 of
-        the digital port; pulses are low-going unless `rising`. Outputs must be on. Raises
-        `ConfigError` for what cannot be done, `InstrumentError` for an output that is off.
+        the digital port; pulses are low-going unless `rising`. `setups` are settings of channels to
+        be configured first. Outputs must be on. Raises `ConfigError` for what cannot be done,
+        `InstrumentError` for an output that is off.
         """
-        lists = {c: self._list(c, values) for c, values in levels.items()}
-        n = self._length(lists)
-        names = tuple(sorted(lists))
-        measured = tuple(sorted(set(names if measure is None else measure)))
-        if not measured or not set(measured) <= set(names):
-            raise ConfigError(
-                f"measure: {measured} are not one or more of the channels {names} of the lists"
+        with self._setting_up(setups) as settings:
+            lists = {c: self._list(c, values) for c, values in levels.items()}
+            n = self._length(lists)
+            names = tuple(sorted(lists))
+            measured = tuple(sorted(set(names if measure is None else measure)))
+            if not measured or not set(measured) <= set(names):
+                raise ConfigError(
+                    f"measure: {measured} are not one or more of the channels {names} of the lists"
+                )
+            _check_lines(
+                {"trigger_in": trigger_in, "trigger_out": trigger_out}
+                | ({"measure_in": measure_in} if measure_in else {})
             )
-        _check_lines(
-            {"trigger_in": trigger_in, "trigger_out": trigger_out}
-            | ({"measure_in": measure_in} if measure_in else {})
-        )
-        at = np.ones(n, dtype=np.bool_) if measure_at is None else np.asarray(measure_at)
-        if (
-            at.shape != (n,)
-            or at.dtype != np.bool_
-            or not at.any()
-            or (not measure_in and not at.all())
-        ):
-            raise ConfigError(
-                f"measure_at: {n} booleans, one True, are needed, and measure_in where one is False"
-            )
-        takes_s = {c: self._setup(c).settle_s + self._setup(c).aperture_s for c in measured}
-        # The channel whose measurement ends last tells that the point is over.
-        last = max(measured, key=lambda c: (takes_s[c], c))
-        edge = "POS" if rising else "NEG"
-        commands = [
-            *(
-                command
-                for line in (trigger_in, measure_in)
-                if line
-                for command in (f":SOUR:DIG:EXT{line}:FUNC TINP", f":SOUR:DIG:EXT{line}:POL {edge}")
-            ),
-            f":SOUR:DIG:EXT{trigger_out}:FUNC TOUT",
-            f":SOUR:DIG:EXT{trigger_out}:POL {edge}",
-            f":SOUR:DIG:EXT{trigger_out}:TOUT:TYPE EDGE",
-            f":SOUR:DIG:EXT{trigger_out}:TOUT:POS AFT",
-        ]
-        for c in names:
-            commands += [
-                *self._rest(c),
-                *self._list_commands(c, lists[c]),
-                f":TRIG{c}:ALL:SOUR EXT{trigger_in}",
-                f":TRIG{c}:ALL:COUN {n}",
+            at = np.ones(n, dtype=np.bool_) if measure_at is None else np.asarray(measure_at)
+            if (
+                at.shape != (n,)
+                or at.dtype != np.bool_
+                or not at.any()
+                or (not measure_in and not at.all())
+            ):
+                raise ConfigError(
+                    f"measure_at: {n} booleans, one True, are needed, and measure_in where one is"
+                    " False"
+                )
+            takes_s = {c: self._setup(c).settle_s + self._setup(c).aperture_s for c in measured}
+            # The channel whose measurement ends last tells that the point is over.
+            last = max(measured, key=lambda c: (takes_s[c], c))
+            edge = "POS" if rising else "NEG"
+            commands = [
                 *(
-                    [f":TRIG{c}:ACQ:SOUR EXT{measure_in}", f":TRIG{c}:ACQ:COUN {at.sum()}"]
-                    if measure_in
-                    else []
+                    command
+                    for line in (trigger_in, measure_in)
+                    if line
+                    for command in (
+                        f":SOUR:DIG:EXT{line}:FUNC TINP",
+                        f":SOUR:DIG:EXT{line}:POL {edge}",
+                    )
                 ),
-                f":SOUR{c}:TOUT OFF",
-                f":SENS{c}:TOUT:SIGN EXT{trigger_out}",
-                f":SENS{c}:TOUT {'ON' if c == last else 'OFF'}",
+                f":SOUR:DIG:EXT{trigger_out}:FUNC TOUT",
+                f":SOUR:DIG:EXT{trigger_out}:POL {edge}",
+                f":SOUR:DIG:EXT{trigger_out}:TOUT:TYPE EDGE",
+                f":SOUR:DIG:EXT{trigger_out}:TOUT:POS AFT",
             ]
-        reply = self.ask(
-            *commands,
-            *self._on_queries(names),
-            f":INIT:TRAN (@{','.join(names)})",
-            f":INIT:ACQ (@{','.join(measured)})",
-        )
+            for c in names:
+                commands += [
+                    *self._rest(c),
+                    *self._list_commands(c, lists[c]),
+                    f":TRIG{c}:ALL:SOUR EXT{trigger_in}",
+                    f":TRIG{c}:ALL:COUN {n}",
+                    *(
+                        [f":TRIG{c}:ACQ:SOUR EXT{measure_in}", f":TRIG{c}:ACQ:COUN {at.sum()}"]
+                        if measure_in
+                        else []
+                    ),
+                    f":SOUR{c}:TOUT OFF",
+                    f":SENS{c}:TOUT:SIGN EXT{trigger_out}",
+                    f":SENS{c}:TOUT {'ON' if c == last else 'OFF'}",
+                ]
+            reply = self.ask(
+                *settings,
+                *commands,
+                *self._on_queries(names),
+                f":INIT:TRAN (@{','.join(names)})",
+                f":INIT:ACQ (@{','.join(measured)})",
+            )
+            try:
+                self._check_on(reply.split(";"), names)
+            except InstrumentError:
+                self.abort()
+                raise
+            self._armed = _Armed(
+                {c: values[at] for c, values in lists.items()}, measured, max(takes_s.values())
+            )
+
+    @contextlib.contextmanager
+    def _setting_up(self, setups: Mapping[str, SourceSetup]) -> Iterator[list[str]]:
+        """The commands that set channels up, for a message of the caller's; what was known of the
+        channels before comes back where that fails.
+        """
+        commands = [line for c, setup in setups.items() for line in self._configuring(c, setup)]
+        before, self._setups = self._setups, {**self._setups, **setups}
         try:
-            self._check_on(reply.split(";"), names)
-        except InstrumentError:
-            self.abort()
+            yield commands
+        except BaseException:
+            self._setups = before
             raise
-        self._armed = _Armed(
-            {c: values[at] for c, values in lists.items()}, measured, max(takes_s.values())
-        )
 
     def fetch(self, points: int, *, takes_s: float | None = None) -> dict[str, Readings]:
         """All `points` readings of what `arm_list` started, by channel: one binary block, levels
@@ -702,35 +732,43 @@ class KeysightB2900(ScpiInstrument, SetupSourceMeter, TriggeredSourceMeter):
         }
 
     def _judged(self, channel: str, values: FloatArray, forced: FloatArray | None) -> Readings:
-        volts, amps, time_s, status, level = (values[:, k].copy() for k in range(ELEMENTS))
-        if not np.isfinite(status).all():
+        volts, amps, time_s, status, level = values.T
+        if np.count_nonzero(np.isfinite(status)) < status.size:
             raise InstrumentError(f"{self.name}: channel {channel} has not measured every point")
         bits = status.astype(np.int64)
+        if forced is not None:
+            self._check_forced(channel, level, forced)
+        if np.count_nonzero(bits):
+            self._refuse_protected(channel, bits)
+            # The bit does not say which of the two is over its range; where both are numbers
+            # neither is believed.
+            over = (
+                ((bits & OVER_RANGE) != 0)
+                & (np.abs(volts) < NOT_A_READING)
+                & (np.abs(amps) < NOT_A_READING)
+            )
+            volts, amps = (np.where(over, np.inf, value) for value in (volts, amps))
+        return Readings.of(volts, amps, bits & AT_COMPLIANCE, time_s)
+
+    def _refuse_protected(self, channel: str, bits: NDArray[np.int64]) -> None:
+        """Raise `InstrumentError` where a protection has acted."""
         for bit, what in PROTECTED.items():
             if (bits & bit).any():
                 raise InstrumentError(
                     f"{self.name}: {what} of channel {channel} during a measurement"
                 )
-        if forced is not None:
-            wrong = ~(
-                np.abs(level - forced)
-                <= 1e-5 * np.abs(forced) + 2e-6 * np.abs(forced).max() + 1e-12
-            )
-            if wrong.any():
-                k = int(np.argmax(wrong))
-                raise InstrumentError(
-                    f"{self.name}: channel {channel} forced {level[k]:g} instead of {forced[k]:g}"
-                    f" at point {k}"
-                )
-        # The bit does not say which of the two is over its range; where both are numbers neither is
-        # believed.
-        over = (
-            ((bits & OVER_RANGE) != 0)
-            & (np.abs(volts) < NOT_A_READING)
-            & (np.abs(amps) < NOT_A_READING)
+
+    def _check_forced(self, channel: str, level: FloatArray, forced: FloatArray) -> None:
+        """Raise `InstrumentError` where a reading was taken at another level than asked for."""
+        wrong = ~(
+            np.abs(level - forced) <= 1e-5 * np.abs(forced) + 2e-6 * np.abs(forced).max() + 1e-12
         )
-        volts[over] = amps[over] = np.inf
-        return Readings.of(volts, amps, (bits & AT_COMPLIANCE) != 0, time_s)
+        if wrong.any():
+            k = int(np.argmax(wrong))
+            raise InstrumentError(
+                f"{self.name}: channel {channel} forced {level[k]:g} instead of {forced[k]:g}"
+                f" at point {k}"
+            )
 
     def _on_queries(self, channels: Iterable[str]) -> list[str]:
         return [f":OUTP{c}?" for c in channels]

@@ -31,6 +31,7 @@ from rram_hil.errors import ConfigError, InstrumentError
 from rram_hil.hardware.instrument import InstrumentConfig, ModelSheet
 from rram_hil.hardware.thermostat import Thermostat
 
+from .dialects.makers import LAKE_SHORE
 from .dialects.status import StatusInstrument
 from .dialects.text import number_in
 
@@ -96,6 +97,7 @@ class LakeShore336(StatusInstrument, Thermostat):
     """A 325, 335, 336 or 350: one output in closed loop on one input."""
 
     MAKER = "Lake Shore"
+    MAKERS = LAKE_SHORE
     MODELS = ("336", "335", "350", "325")
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = SHEETS
     Config: ClassVar[type[InstrumentConfig]] = LakeShoreConfig

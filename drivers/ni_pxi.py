@@ -13,7 +13,8 @@ sequencer register 0; reads are by the PPMUs at 32 uA, 0.5 ms; volts lie in -2 t
 forum (PXIe-6571 PPMU): eight channels share a measuring circuit, so a measurement of them takes
 eight apertures. `unverified`, for want of the hardware: the sign of a current (taken as positive
 out of the pin), the PPMU's ranges, accuracy and shortest aperture, how many samples a pattern may
-play, that a low level above the high one is taken.
+play, that a low level above the high one is taken, that levels may change while pins stand at
+their last state after a burst.
 
 The pattern file is the lab's, made with the Digital Pattern Editor: it must play as many samples of
 the source waveform as register 0 says, one a cycle, drive without return, and end. Cells: row r is
@@ -25,7 +26,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -46,9 +47,10 @@ from rram_hil.array import (
     Scheme,
     Status,
     Step,
+    StepExtra,
     Wait,
     check,
-    pulses_of,
+    stresses_cells,
 )
 from rram_hil.array import Span as TimeSpan
 from rram_hil.errors import (
@@ -79,8 +81,6 @@ MOST_PINS = 32
 """Bits of a sample of a source waveform."""
 QUIET_V = 0.1
 """Largest voltage on a pin or supply that counts as off, and largest error of a supply."""
-UNSELECTED_WL_V = 0.0
-"""Word lines of rows that are not selected. A level that a step asks for belongs here."""
 POLL_S = 0.01
 APERTURE_S = (4e-6, 65e-3)
 """Unverified."""
@@ -136,6 +136,10 @@ class NiPxiConfig(DriverConfig):
     supplies: dict[str, Supply] = Field(
         default={}, description='NI-DCPower channels by name, such as "PXI1Slot3/0"'
     )
+    body: str = Field(
+        default="",
+        description="which of them drives the bodies of the selectors: steps may say its level",
+    )
     switch: str = Field(default="", description="NI-Switch module; empty: none")
     topology: str = Field(default="Configured Topology", description="of the switch module")
     routes: list[list[str]] = Field(
@@ -157,6 +161,8 @@ class NiPxiConfig(DriverConfig):
             )
         if any(len(route) != 2 for route in self.routes):
             raise ValueError('routes: pairs of channels are needed, such as ["no0", "com0"]')
+        if self.body and self.body not in self.supplies:
+            raise ValueError(f"body: {self.body!r} is none of supplies")
         if bool(self.switch) != bool(self.routes):
             raise ValueError("switch and routes belong together")
         return self
@@ -164,8 +170,9 @@ class NiPxiConfig(DriverConfig):
 
 @dataclass(frozen=True)
 class _Burst:
-    """High level of each pin (V), shape (pins,); samples that the pattern plays."""
+    """Low and high level of each pin (V), shape (pins,); samples that the pattern plays."""
 
+    low_v: FloatArray
     high_v: FloatArray
     samples: list[int]
 
@@ -211,7 +218,8 @@ class NiPxi(LibraryDriver):
         self._is_loaded = False
         self._is_armed = False
         self._goes_on = False  # off after an error, and the next operation switches on again
-        self._high_v: FloatArray = np.full(len(self._pins), np.nan)
+        self._levels_v: FloatArray = np.full((2, len(self._pins)), np.nan)  # low, high
+        self._body_v = np.nan
         self._model = ""
         self._transactions = 0
 
@@ -263,6 +271,9 @@ class NiPxi(LibraryDriver):
             raise LinkError("NI PXI: not connected; call connect() first")
         config = self._settings
         volts = Span(LOWEST_V, HIGHEST_V)
+        extras: set[StepExtra] = {"unselected_wl_v"}
+        if config.body:
+            extras.add("body_v")
         longest = config.max_samples // self.geometry.rows - 2 * config.edge_cycles - 1
         return Capabilities(
             bl_v=volts,
@@ -278,6 +289,7 @@ class NiPxi(LibraryDriver):
             max_steps=4096,
             per_cell_bias=False,
             bias_current=False,
+            step_extras=frozenset(extras),
             read_fraction=config.read_fraction,
             read_floor_a=config.read_floor_a,
             abort_s=0.1,
@@ -326,13 +338,14 @@ class NiPxi(LibraryDriver):
                 return self._wait(operation)
             if not isinstance(operation, Apply):
                 raise self.refuse(f"a native {type(operation).__name__}", "single steps and waits")
+            operation = self._standing(operation)
             self._check(operation)
             if not self._is_armed and not self._goes_on:
                 raise InstrumentError("NI PXI: not armed; call arm() first")
             what = f"operation {number}{f' ({operation.label})' if operation.label else ''}"
             if self.cancel.is_set():
                 raise AbortedError(f"{what} was not started: the run is being aborted")
-            stresses = bool(pulses_of(operation, self.limits).any())
+            stresses = stresses_cells(operation, self.geometry, self.limits)
             with self._off_on_failure(what, stresses=stresses):
                 if not self._is_armed:
                     self._switch_on()
@@ -392,6 +405,17 @@ class NiPxi(LibraryDriver):
             return f"{sum(counts)} cycles of {len(counts)} relays, most of one {max(counts)}"
 
     # What is refused
+
+    def _standing(self, operation: Apply) -> Apply:
+        """The operation with the level of the bodies where it says none and a supply holds them."""
+        if not self._settings.body:
+            return operation
+        rest_v = self._settings.supplies[self._settings.body].volts
+        steps = tuple(
+            replace(step, body_v=rest_v) if step.body_v is None else step
+            for step in operation.steps
+        )
+        return replace(operation, steps=steps)
 
     def _check(self, operation: Apply) -> None:
         can = self.capabilities
@@ -459,9 +483,11 @@ class NiPxi(LibraryDriver):
                 break
             level = step.cell_v(n)
             here = operation.cells[active]
+            self._move_body(step.body_v)
             if step.measure == "no":
                 for burst in self._bursts(here, step, operation.unselected):
                     self._play(burst, what)
+                self._set_levels(np.zeros(len(self._pins)), self._levels_v[1])
                 pulses[active] += np.abs(level[active]) > self.limits.read_v
                 continue
             current[active, column] = self._read(here, step, operation.unselected, what)
@@ -479,6 +505,8 @@ class NiPxi(LibraryDriver):
                     done |= conductance <= stop.below_s
                 active = active[~done]
             column += 1
+        if self._settings.body:
+            self._move_body(self._settings.supplies[self._settings.body].volts)
         status, conductance = worth(current, volts, self._settings.range_a)
         status[~ran] = Status.NOT_RUN
         span = TimeSpan(started, self.now_s())
@@ -488,7 +516,7 @@ class NiPxi(LibraryDriver):
         """One burst of all rows; one for each set of columns where a pin would need two levels."""
         rows, chosen = self._chosen(cells)
         levels = self._levels(rows, chosen, step, scheme)
-        if _one_level_a_pin(levels):
+        if _one_level_a_pin(levels, self._lows(step)):
             return [self._burst(levels, step)]
         _, group = np.unique(chosen, axis=0, return_inverse=True)
         return [self._burst(levels[group.ravel() == k], step) for k in range(int(group.max()) + 1)]
@@ -517,17 +545,25 @@ class NiPxi(LibraryDriver):
             sl[:] = np.where(chosen, sl_v, others_v)
         else:
             sl[:] = sl_v
-        wl = np.full((rows.size, self.geometry.rows), UNSELECTED_WL_V)
+        wl = np.full((rows.size, self.geometry.rows), step.unselected_wl_v or 0.0)
         wl[np.arange(rows.size), rows] = wl_v
         return np.concatenate([bl, sl, wl], axis=1)
 
+    def _lows(self, step: Step) -> FloatArray:
+        """Where each pin stands while its bit is 0 (V): word lines as unselected ones do."""
+        low_v = np.zeros(len(self._pins))
+        low_v[-self.geometry.rows :] = step.unselected_wl_v or 0.0
+        return low_v
+
     def _burst(self, levels: FloatArray, step: Step) -> _Burst:
         """The samples of rows one after the other: gate, gate and pulse, gate, nothing."""
-        high_v = np.where(levels.any(axis=0), _extreme(levels), 0.0)
+        low_v = self._lows(step)
         bits = 1 << np.arange(len(self._pins) - 1, -1, -1, dtype=np.int64)
-        everything = (levels != 0) @ bits
+        is_high = levels != low_v
+        high_v = np.where(is_high.any(axis=0), _high(levels, low_v), 0.0)
+        everything = is_high @ bits
         gates = len(self._pins) - self.geometry.rows
-        gate = (levels[:, gates:] != 0) @ bits[gates:]
+        gate = is_high[:, gates:] @ bits[gates:]
         edge = self._settings.edge_cycles
         each = np.concatenate(
             [
@@ -538,19 +574,12 @@ class NiPxi(LibraryDriver):
             ],
             axis=1,
         )
-        return _Burst(high_v, each.ravel().tolist())
+        return _Burst(low_v, high_v, each.ravel().tolist())
 
     def _play(self, burst: _Burst, what: str) -> None:
         library, config = self._library, self._settings
         self._stop_if_cancelled(what)
-        for volts in np.unique(burst.high_v):
-            at = np.flatnonzero((burst.high_v == volts) & (self._high_v != volts))
-            if at.size:
-                low, high = sorted((0.0, float(volts)))
-                self._at(self._pins[k] for k in at).configure_voltage_levels(
-                    0.0, float(volts), low, high, 0.0
-                )
-                self._high_v[at] = volts
+        self._set_levels(burst.low_v, burst.high_v)
         self._digital.write_source_waveform_broadcast(config.waveform, burst.samples)
         self._digital.write_sequencer_register(
             library.digital.SequencerRegister.REGISTER0, len(burst.samples)
@@ -569,6 +598,24 @@ class NiPxi(LibraryDriver):
                 )
             time.sleep(POLL_S)
 
+    def _set_levels(self, low_v: FloatArray, high_v: FloatArray) -> None:
+        """Levels of the pins' two states (V), shape (pins,), where they change."""
+        wanted = np.stack([low_v, high_v])
+        changes = (wanted != self._levels_v).any(axis=0)
+        for pair in np.unique(wanted[:, changes], axis=1).T:
+            at = np.flatnonzero(changes & (wanted == pair[:, None]).all(axis=0))
+            low, high = (float(volts) for volts in pair)
+            self._at(self._pins[k] for k in at).configure_voltage_levels(
+                low, high, min(low, high), max(low, high), 0.0
+            )
+            self._levels_v[:, at] = wanted[:, at]
+
+    def _move_body(self, volts: float | None) -> None:
+        """Bring the bodies to a level (V), all pins at 0 V; verified."""
+        if volts is not None and volts != self._body_v:
+            self._supply_to(self._settings.body, volts)
+            self._body_v = volts
+
     def _read(self, cells: Cells, step: Step, scheme: Scheme, what: str) -> FloatArray:
         """Currents of the cells (A), shape (n,): rows one after the other, the first gate before
         the other lines and the last after them. Lines that the next row needs alike stay.
@@ -580,7 +627,9 @@ class NiPxi(LibraryDriver):
         self._at(self._pins).ppmu_aperture_time = step.width_s
         self._ground(self._pins)
         gates = len(self._pins) - self.geometry.rows
-        lines, open_gate = np.zeros(gates), ""
+        lines, open_gate, idle_v = np.zeros(gates), "", step.unselected_wl_v or 0.0
+        if idle_v:
+            self._force(config.wl, np.full(len(config.wl), idle_v))
         for k, row in enumerate(rows):
             self._stop_if_cancelled(what)
             if open_gate and np.any(levels[k, :gates] != lines):
@@ -588,7 +637,7 @@ class NiPxi(LibraryDriver):
                 self._force(self._pins[:gates], lines)
             before = [open_gate] if open_gate else []
             open_gate = config.wl[row]
-            gate_v = np.array([UNSELECTED_WL_V] * len(before) + [levels[k, gates + row]])
+            gate_v = np.array([idle_v] * len(before) + [levels[k, gates + row]])
             self._force([*before, open_gate], gate_v)
             if np.any(levels[k, :gates] != lines):
                 lines = levels[k, :gates]
@@ -660,7 +709,7 @@ class NiPxi(LibraryDriver):
         others, and read back.
         """
         self._is_armed = self._goes_on = False
-        self._high_v[:] = np.nan
+        self._levels_v[:], self._body_v = np.nan, np.nan
         problems: list[BaseException] = []
         for part in (
             self._stop_burst,
@@ -722,19 +771,24 @@ class NiPxi(LibraryDriver):
                 raise InstrumentError(f"supply {name} reads {volts:g} V after it was switched off")
 
     def _supplies_on(self) -> None:
-        """Body, wells and supplies to their levels. A body bias of a step belongs here."""
+        """Body, wells and supplies to their levels."""
         if self._power is None:
             return
-        power = self._library.power
         for name, supply in self._settings.supplies.items():
-            channel = self._power.channels[name]
-            channel.output_enabled = True
-            channel.voltage_level = supply.volts
-            volts = float(channel.measure(power.MeasurementTypes.VOLTAGE))
-            if not abs(volts - supply.volts) <= QUIET_V:
-                raise InstrumentError(
-                    f"NI PXI: supply {name} reads {volts:g} V, it should be at {supply.volts:g} V"
-                )
+            self._power.channels[name].output_enabled = True
+            self._supply_to(name, supply.volts)
+        if self._settings.body:
+            self._body_v = self._settings.supplies[self._settings.body].volts
+
+    def _supply_to(self, name: str, asked_v: float) -> None:
+        """Bring a supply that is on to a level, and measure it."""
+        channel = self._power.channels[name]
+        channel.voltage_level = asked_v
+        volts = float(channel.measure(self._library.power.MeasurementTypes.VOLTAGE))
+        if not abs(volts - asked_v) <= QUIET_V:
+            raise InstrumentError(
+                f"NI PXI: supply {name} reads {volts:g} V, it should be at {asked_v:g} V"
+            )
 
     def _relays_open(self) -> None:
         if self._switch is None:
@@ -803,15 +857,15 @@ def _level(step: Step, line: Any) -> float:
     return float(volts[0] if volts is not None else getattr(step, f"{line}_v")[0])
 
 
-def _extreme(levels: FloatArray) -> FloatArray:
-    """Of each pin the level besides zero, shape (pins,)."""
+def _high(levels: FloatArray, low_v: FloatArray) -> FloatArray:
+    """Of each pin the level besides its low one, shape (pins,)."""
     highest, lowest = levels.max(axis=0), levels.min(axis=0)
-    return np.asarray(np.where(highest > 0, highest, lowest))
+    return np.asarray(np.where(highest > low_v, highest, lowest))
 
 
-def _one_level_a_pin(levels: FloatArray) -> bool:
-    """Whether each pin is at zero or at one other level in all rows."""
-    return bool(np.all((levels == 0) | (levels == _extreme(levels))))
+def _one_level_a_pin(levels: FloatArray, low_v: FloatArray) -> bool:
+    """Whether each pin is at its low or at one other level in all rows."""
+    return bool(np.all((levels == low_v) | (levels == _high(levels, low_v))))
 
 
 def _code(error: BaseException) -> int:

@@ -26,7 +26,7 @@ from rram_hil.array import (
     Program,
     Result,
     check,
-    pulses_of,
+    stresses_cells,
 )
 from rram_hil.errors import LinkError
 from rram_hil.hardware.driver import Capabilities, Driver, DriverConfig, Identity, check_extras
@@ -136,7 +136,9 @@ class SimulatedArray(Driver):
         """The operation under the limit's current where it gives pulses and asks for no compliance
         of its own. Of reads `check_limits` sees to that: a short shows as what it is.
         """
-        if isinstance(operation, Apply) and not pulses_of(operation, self.limits).any():
+        if isinstance(operation, Apply) and not stresses_cells(
+            operation, self.geometry, self.limits
+        ):
             return operation
         if isinstance(operation, Apply | Program) and operation.compliance_a is None:
             return replace(operation, compliance_a=self.limits.current_a)

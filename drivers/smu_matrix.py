@@ -1,10 +1,11 @@
 """Driver of an array reached by source-meter channels through a switch matrix, or of one cell
 between two channels, with a pulse generator or without (see `matrix.wiring` for its bench file).
 
-Cells are carried out row by row, one batch a row. Between rows all sources stand at zero and the
-matrix stays as it was, so that relays move no more than they must; `arm` and `safe_off` leave every
-relay open, verified. Which way a row takes depends on the instruments (`matrix.chains`). The bench
-clock is the host's on a real bench.
+Cells are carried out row by row, one batch a row, or several rows in one where that spares turns on
+the links (`Chain.spans_rows`). Between batches all sources stand at zero and the matrix stays as it
+was, so that relays move no more than they must; `arm` and `safe_off` leave every relay open,
+verified. Which way a row takes depends on the instruments (`matrix.chains`). The bench clock is the
+host's on a real bench.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Self
 
@@ -31,10 +32,11 @@ from rram_hil.array import (
     Operation,
     Result,
     Status,
+    Step,
     Wait,
     WaitResult,
     check,
-    pulses_of,
+    stresses_cells,
 )
 from rram_hil.array import Span as TimeSpan
 from rram_hil.errors import (
@@ -42,6 +44,7 @@ from rram_hil.errors import (
     BenchError,
     ConfigError,
     InstrumentError,
+    LimitError,
     LinkError,
     UnknownOutcomeError,
 )
@@ -51,6 +54,7 @@ from rram_hil.hardware.abilities import (
     TriggeredSourceMeter,
     WithGenerator,
 )
+from rram_hil.hardware.arrival import Arrival, StatedArrival
 from rram_hil.hardware.driver import (
     Capabilities,
     Driver,
@@ -69,6 +73,8 @@ from rram_hil.hardware.instrument import (
     checked_instrument,
     make_instrument,
 )
+from rram_hil.hardware.oscilloscope import Oscilloscope
+from rram_hil.hardware.thermostat import Thermostat
 from rram_hil.types import FloatArray, IntArray, StatusArray
 from rram_hil.units import Seconds
 from rram_hil.wire.bench_clock import FarClock
@@ -83,6 +89,7 @@ from .matrix.chains import (
     TspChain,
     stops,
 )
+from .matrix.held import HeldLevels
 from .matrix.routes import Relays, Route, Router, RowPlan
 from .matrix.wiring import OUTPUT_OHM, Wiring
 
@@ -107,15 +114,31 @@ class SmuMatrixConfig(DriverConfig):
 
     @model_validator(mode="after")
     def _instruments_known(self) -> Self:
+        at: dict[str, str] = {}
+        idle: list[str] = []
         for name, section in self.instruments.items():
-            checked_instrument(section, f"driver.instruments.{name}")
-        for channel in (*self.wiring.channels, *self.wiring.generators):
+            family, config = checked_instrument(section, f"driver.instruments.{name}")
+            if issubclass(family, Thermostat):
+                raise ValueError(f"instruments.{name}: a thermostat stands in [thermostat]")
+            if issubclass(family, SourceMeter | PulseGenerator):
+                idle.append(name)
+            if (other := at.setdefault(config.resource.casefold() or name, name)) != name:
+                raise ValueError(
+                    f"instruments: {other} and {name} have the same resource {config.resource!r}"
+                )
+        for channel in (*self.wiring.sources, *self.wiring.probes):
             if channel.partition(".")[0] not in self.instruments:
                 raise ValueError(
                     f"wiring: {channel!r}: there is no instrument"
                     f" {channel.partition('.')[0]!r}; write INSTRUMENT.CHANNEL, of the instruments"
                     f" {', '.join(self.instruments)}"
                 )
+            idle = [name for name in idle if name != channel.partition(".")[0]]
+        if idle:
+            raise ValueError(
+                f"instruments: {', '.join(idle)} has no channel in wiring.channels or"
+                " wiring.generators"
+            )
         return self
 
 
@@ -135,6 +158,7 @@ class SmuMatrix(Driver):
         self._lock = threading.RLock()
         self._instruments: dict[str, Instrument] = {}
         self._chain: AnyChain | None = None
+        self._held = HeldLevels({})
         self._clock: FarClock | None = None
         self._relays: Relays | None = None
 
@@ -156,6 +180,8 @@ class SmuMatrix(Driver):
                         error.where = error.where or where
                         raise
                 self._chain = self._make_chain()
+                held = self._settings.wiring.held
+                self._held = HeldLevels(self._on_channels("body or unselected_wl", *held))
                 self._router = Router(
                     self._settings.wiring, self.geometry, self.limits, self._chain.shortest_s
                 )
@@ -177,7 +203,8 @@ class SmuMatrix(Driver):
         names = []
         for name, instrument in self._instruments.items():
             with contextlib.suppress(BenchError, AttributeError):
-                if not instrument.is_off():
+                # A scope that waits for a trigger drives nothing.
+                if not instrument.is_off() and not isinstance(instrument, Oscilloscope):
                     names.append(name)
         return names
 
@@ -219,8 +246,13 @@ class SmuMatrix(Driver):
 
     def _meters(self) -> dict[str, SourceMeter]:
         """The source-meters that channels are wired to, by name."""
+        named = self._on_channels("channels", *self._settings.wiring.channels)
+        return {channel.partition(".")[0]: meter for channel, meter in named.items()}
+
+    def _on_channels(self, key: str, *channels: str) -> dict[str, SourceMeter]:
+        """The source-meter of each of these channels, which the wiring names under `key`."""
         meters: dict[str, SourceMeter] = {}
-        for channel in self._settings.wiring.channels:
+        for channel in channels:
             name, _, own = channel.partition(".")
             meter = self._instruments.get(name)
             if not isinstance(meter, SourceMeter) or own not in meter.channels:
@@ -231,10 +263,10 @@ class SmuMatrix(Driver):
                     for c in i.channels
                 )
                 raise ConfigError(
-                    f"driver.wiring.channels: {channel!r} is no source-meter channel; there is:"
+                    f"driver.wiring.{key}: {channel!r} is no source-meter channel; there is:"
                     f" {there}"
                 )
-            meters[name] = meter
+            meters[channel] = meter
         return meters
 
     def _generators(self) -> dict[str, PulseGenerator]:
@@ -304,12 +336,18 @@ class SmuMatrix(Driver):
             max_steps=64,
             compliance=True,
             gate_current=bool(self._router.gate),
+            step_extras=self._router.extras,
             read_fraction=fraction,
             read_floor_a=floor_a,
             abort_s=self._settings.row_s,
             clock="virtual" if self._settings.clock else "wall",
             link=chain.NAME,
-            timing={"relay_s": chain.matrix.settle_s, "source_s": chain.source_s},
+            timing={
+                "relay_s": chain.matrix.settle_s,
+                "source_s": chain.source_s,
+                # Shorter steps above the read limit are a generator's.
+                **({"sources_from_s": chain.shortest_s} if chain.generators else {}),
+            },
         )
 
     def _shortest_pulse_s(self) -> float:
@@ -403,18 +441,60 @@ class SmuMatrix(Driver):
         return paths
 
     @override
+    def peaks(self, step: Step, n: int) -> Iterable[Step]:
+        """Those of a step that is shorter than the source-meters time: as it arrives where that was
+        measured, else as the generator's documents state.
+        """
+        is_short = step.width_s < self._connected().shortest_s * (1 - 1e-9)
+        if not self._settings.wiring.generator or not is_short:
+            return ()
+        return self._arrival().peaks(step, n)
+
+    def _arrival(self) -> Arrival:
+        name = self._settings.wiring.generator
+        limits = self._connected().pulse_limits(name)
+        return self.arrivals.get(name, StatedArrival(limits.overshoot, limits.overshoot_v))
+
+    def _refuse_peaks(self, routes: tuple[Route, ...]) -> None:
+        """Refuse what a pulse that was moved to one line puts there for a moment: limits look at
+        the lines of the step. Raises `LimitError`.
+        """
+        for route in routes:
+            if not route.generator or route.pulse_v is None:
+                continue
+            row = self._settings.wiring.generators[route.generator]
+            line = "BL" if route.bl == row else "SL"
+            limit = self.limits.bl_v if line == "BL" else self.limits.sl_v
+            beyond, _ = self._arrival().swings_v(route.pulse_v, route.width_s)
+            peak = float(np.max(np.abs(route.pulse_v) + beyond))
+            if not peak <= limit * (1 + 1e-9):
+                raise LimitError(
+                    f"smu-matrix: {route.generator} would put {peak:g} V on {line}, beyond the"
+                    f" limit of {limit:g} V, counting the overshoot of the pulse",
+                    line=line,
+                    value=peak,
+                    allowed=(-limit, limit),
+                )
+
+    @override
     def arm(self) -> None:
         """Sources off and reset, then relays open, all verified; scripts loaded."""
         with self._lock:
             chain = self._connected()
-            chain.forget()
+            self._forget(chain)
             self._relays = None
             for instrument in self._instruments.values():
                 if instrument is not chain.matrix:
                     instrument.arm()
             chain.matrix.arm()
             self._relays = frozenset()
+            chain.arrivals = self.arrivals
             chain.arm()
+
+    def _forget(self, chain: AnyChain) -> None:
+        """All outputs are switched off and reset."""
+        chain.forget()
+        self._held.forget()
 
     @override
     def execute(self, operation: Operation, number: int) -> Result:
@@ -434,14 +514,18 @@ class SmuMatrix(Driver):
 
     def _apply(self, operation: Apply) -> ApplyResult:
         check_extras(operation, self.capabilities)
-        check(operation, self.geometry, self.limits)
+        operation = self._router.as_wired(operation)
+        check(operation, self.geometry, self.limits, peaks=self.peaks)
         chain, n, m = self._connected(), len(operation.cells), operation.measurements
         routes = self._router.routes(operation)
         if any(route.generator for route in routes):
             # Nothing holds the current of such a step back but the cell itself.
             check(operation, self.geometry, self.limits, bounds_current=False)
+            self._refuse_peaks(routes)
             chain.check_pulses(routes)
         chain.check(routes)
+        for route in routes:
+            self._held.check(route.held)
         limit_a = chain.limits_a(routes, operation.compliance_a, self.limits.current_a)
         parts = self._parts(routes, operation, chain)
         started_s = self.now_s()
@@ -498,14 +582,15 @@ class SmuMatrix(Driver):
         self, cells: Cells, parts: list[tuple[Route, ...]], chain: AnyChain
     ) -> Iterator[IntArray]:
         """Positions of the cells, row after row, so many at a time that no part of them lasts
-        longer than `row_s`.
+        longer than `row_s`; of several rows at once where the chain can.
         """
         most = min(
             min(self._settings.row_s / _lasts_s(part, chain), chain.most_visits / len(part))
             for part in parts
         )
-        for row in np.unique(cells.row):
-            at = np.flatnonzero(cells.row == row)
+        in_order = np.argsort(cells.row, kind="stable")
+        rows = np.split(in_order, np.flatnonzero(np.diff(cells.row[in_order])) + 1)
+        for at in [in_order] if chain.spans_rows else rows:
             for first in range(0, at.size, max(1, int(most))):
                 yield at[first : first + max(1, int(most))]
 
@@ -529,6 +614,7 @@ class SmuMatrix(Driver):
                 ended
                 or too_long
                 or here[0].generator != routes[k].generator
+                or here[0].held != routes[k].held
                 or not chain.goes_with(here, routes[k])
             ):
                 starts.append(k)
@@ -545,7 +631,7 @@ class SmuMatrix(Driver):
         """One row, once more where it cannot have stressed a cell. Relays are known again only when
         it has succeeded.
         """
-        stresses = bool(pulses_of(operation.part(at), self.limits).any())
+        stresses = stresses_cells(operation.part(at), self.geometry, self.limits)
         for is_last in (stresses, True):
             try:
                 before = chain.matrix.closed() if self._relays is None else self._relays
@@ -556,7 +642,11 @@ class SmuMatrix(Driver):
                 self._relays = None
                 takes_s = plan.takes_s(chain.matrix.settle_s, chain.source_s)
                 is_pulse = bool(plan.routes[0].generator)
+                if held := plan.routes[0].held:
+                    plan = self._relays_first(chain, plan)
+                    self._held.rise(held)
                 readings = chain.pulse(plan) if is_pulse else chain.run(plan, takes_s)
+                self._held.fall()
             except (LinkError, InstrumentError) as error:
                 self._off_after(error)
                 if stresses:
@@ -571,12 +661,21 @@ class SmuMatrix(Driver):
                 break
         return plan, readings
 
+    @staticmethod
+    def _relays_first(chain: AnyChain, plan: RowPlan) -> RowPlan:
+        """Move the relays of a row's first visit, all sources at zero; what is left of the plan."""
+        first, *rest = plan.visits
+        if first.opened or first.closed:
+            chain.matrix.switch(open=first.opened, close=first.closed)
+        return replace(plan, visits=(replace(first, opened=(), closed=()), *rest))
+
     def _finish(self, chain: AnyChain) -> None:
         """Outputs off after the last row; what was measured stays good if that needs a second
         try.
         """
         try:
             chain.finish()
+            self._held.finish()
         except (LinkError, InstrumentError) as error:
             self._off_after(error)
 
@@ -611,9 +710,13 @@ class SmuMatrix(Driver):
         """
         with self._lock:
             chain = self._connected()
-            chain.forget()
+            self._forget(chain)
             failures: list[BaseException] = []
-            others = [i for i in self._instruments.values() if i is not chain.matrix]
+            # What only holds bodies and other word lines goes last: the lines are at zero then.
+            wiring = self._settings.wiring
+            lines = {c.partition(".")[0] for c in (*wiring.channels, *wiring.generators)}
+            in_order = sorted(self._instruments, key=lambda name: name not in lines)
+            others = [i for name in in_order if (i := self._instruments[name]) is not chain.matrix]
             for instrument in (*others, chain.matrix):
                 try:
                     instrument.safe_off()

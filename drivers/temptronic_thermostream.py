@@ -25,6 +25,7 @@ from rram_hil.errors import ConfigError, InstrumentError
 from rram_hil.hardware.instrument import ModelSheet
 from rram_hil.hardware.thermostat import ZERO_CELSIUS_K, Thermostat
 
+from .dialects.makers import TEMPTRONIC
 from .dialects.status import EVENTS, STATUS, StatusInstrument
 from .dialects.text import number_in
 
@@ -78,6 +79,7 @@ class ThermoStream(StatusInstrument, Thermostat):
     """A ThermoStream on its Operator screen."""
 
     MAKER = "Temptronic"
+    MAKERS = TEMPTRONIC
     MODELS = ("TP04300A", "TP04310A", "ATS-525", "ATS-535", "ATS-545")
     SHEETS: ClassVar[Mapping[str, ModelSheet]] = SHEETS
     NEAR = r"TP04\d{3}[A-Z]?|ATS-[5-7]\d\d"

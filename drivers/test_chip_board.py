@@ -33,7 +33,7 @@ from rram_hil.array import (
     Wait,
     WriteWords,
     check,
-    pulses_of,
+    stresses_cells,
 )
 from rram_hil.array.coded_read import code_order
 from rram_hil.array.write_verify_rules import coded_verify
@@ -958,7 +958,7 @@ class TestChipBoard(Driver):
     def _stresses(self, operation: Operation) -> bool:
         """Whether any cell may take a pulse."""
         if isinstance(operation, Apply):
-            return bool(np.any(pulses_of(operation, self.limits) > 0))
+            return stresses_cells(operation, self.geometry, self.limits)
         return isinstance(operation, Program) and bool(np.any(operation.budget() > 0))
 
     def _expected_s(self, operation: Operation) -> float:

@@ -37,7 +37,6 @@ from rram_hil.units import Siemens
 from rram_hil.validation import PositiveAmperes
 
 from .parts.characterisation import save_map
-from .parts.maps import refuse_levels_in_multiplies
 from .parts.pulses import Pulses
 from .parts.sections import programmed_plots
 from .parts.targets import Targets, load_targets, partners, save_targets, target_files
@@ -195,10 +194,10 @@ class _State:
         gate = setting.read.levels("wl", 1)
         self._read_v = float(np.abs(setting.read.cell_v(1)[0]))
         self._wl_v = 0.0 if gate is None else float(gate[0])
+        self._beside = setting.read.body_v, setting.read.unselected_wl_v
 
     def require(self, setting: Setting) -> None:
         """Refuse what limits or the bench forbid before anything has moved."""
-        refuse_levels_in_multiplies(setting)
         asked = self._asked
         at = np.flatnonzero(self._worth)
         pulses = Program(
@@ -218,6 +217,7 @@ class _State:
         setting.require(pulses, self._multiply(self._blocks[0], inputs, 1e-6))
 
     def _multiply(self, block: Block, inputs: NDArray[np.int16], full_scale_a: float) -> Multiply:
+        body_v, unselected_wl_v = self._beside
         return Multiply(
             block.tile,
             block.row,
@@ -229,6 +229,8 @@ class _State:
             self._wl_v,
             full_scale_a,
             label="gradient-programming",
+            body_v=body_v,
+            unselected_wl_v=unselected_wl_v,
         )
 
     def measure(self, number: int) -> Plan[None]:

@@ -16,7 +16,6 @@ from rram_hil.networks.programmed_network import Programmed
 from rram_hil.report.section import Section
 from rram_hil.report.step import RunStep
 
-from .parts.maps import refuse_levels_in_multiplies
 from .parts.sections import classified
 from .parts.targets import load_images
 
@@ -114,7 +113,6 @@ def ensure_encoding(
         return
     images, _ = load_images(setting.folder / calibration)
     network = programmed.topology()
-    refuse_levels_in_multiplies(setting)
     gate_v = setting.read.wl_v
     programmed.encoding = calibrate(
         network,
@@ -126,4 +124,6 @@ def ensure_encoding(
         read_v=float(np.max(np.abs(setting.read.cell_v(1)))),
         wl_v=float(np.max(gate_v)) if gate_v is not None else 0.0,
         margin=margin,
+        body_v=setting.read.body_v,
+        unselected_wl_v=setting.read.unselected_wl_v,
     )

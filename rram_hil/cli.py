@@ -657,6 +657,17 @@ def simulate(
             help="With --model: this TCP port; default: any that is free.",
         ),
     ] = 0,
+    modules: Annotated[
+        str | None,
+        typer.Option(
+            "--modules",
+            metavar="LIST",
+            help=(
+                "With --model: the models in its slots, from the first, separated by commas, such"
+                ' as "B1517A,B1517A,,B1525A".'
+            ),
+        ),
+    ] = None,
 ) -> None:
     """Start every instrument of a simulated bench, or one alone, print name, model and resource of
     each, and wait for Ctrl-C.
@@ -665,14 +676,16 @@ def simulate(
 
     if (bench is None) == (model is None):
         raise ConfigError("simulate: give a bench file, or --model for one instrument alone")
-    if bench is not None and port:
-        raise ConfigError("simulate: --port goes with --model")
+    if bench is not None and (port or modules is not None):
+        raise ConfigError("simulate: --port and --modules go with --model")
+    held = None if modules is None else [name.strip() for name in modules.split(",")]
     far_side = None
     try:
         if bench is not None:
             far_side = start_bench(bench, load)
         else:
-            far_side = start_model(model or "", float("inf") if load is None else load, port)
+            load = float("inf") if load is None else load
+            far_side = start_model(model or "", load, port, held)
         serve(far_side, lambda: bool(_signals))
     except KeyboardInterrupt:
         return  # how it is meant to end

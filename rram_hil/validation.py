@@ -82,6 +82,10 @@ def refused(
         text = "missing; it is required"
     elif first["type"] == "list_type" and isinstance(first["input"], dict):
         text = f"one table, where a list of tables is wanted; write [[{key}]]"
+    elif first["type"] in ("model_type", "dict_type"):
+        text = f"{shown(first['input'])} is wrong: a table is wanted"
+        if isinstance(first["input"], list):
+            text = f"a list, where one table is wanted; write [{key}]"
     else:
         text = re.sub(r"^Value error, ", "", first["msg"])
         if not isinstance(first["input"], dict):

@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ("calibrated_benches", "crash_shim")
-"""Fixtures that tests of several rooms share, in `helpers/`."""
+pytest_plugins = ("calibrated_benches", "crash_shim", "forked_simulators")
+"""What tests of several rooms share, in `helpers/`."""
 
 FAST = {
     "test_bench_and_recipe_files",

@@ -29,6 +29,7 @@ from rram_hil.hardware.instrument import PulseGenerator, PulseLimits, PulseSetup
 from rram_hil.wire.dialog import Dialog
 
 from .flex import FlexMainframe, flex_number, packed
+from .makers import B1500
 
 SPGU_MODULE = "B1525A"
 OUTPUT_OHM = 50.0
@@ -43,6 +44,8 @@ LIMITS = PulseLimits(
     longest_edge_s=0.4,
     shortest_period_s=100e-9,
     most_pulses=1_000_000,
+    overshoot=0.05,
+    overshoot_v=0.02,
 )
 LONGEST_BURST_S = 99.0
 """A command that waits (`PA`) waits no longer."""
@@ -62,6 +65,7 @@ class Spgu(PulseGenerator):
     """
 
     MAKER = "Keysight"
+    MAKERS = B1500
     MODELS: ClassVar[tuple[str, ...]] = ("B1500A",)
     ZERO: ClassVar[list[str]] = ["SPP", "SIM 0"]
     """Commands after which every channel stands at 0 V."""
@@ -241,6 +245,12 @@ class Spgu(PulseGenerator):
 
     def _check(self, channel: str, setup: PulseSetup) -> None:
         """Raise `ConfigError` for a pulse that the channel does not make."""
+        try:
+            self._check_pulse(channel, setup)
+        except ConfigError as error:
+            raise ConfigError(f"{self.name}: channel {channel}: {error}") from None
+
+    def _check_pulse(self, channel: str, setup: PulseSetup) -> None:
         limits, ohm = self.limits(channel), setup.load_ohm
         if not (LEAST_OHM <= ohm <= MOST_OHM or ohm == float("inf")):
             raise ConfigError(f"load_ohm: {ohm:g} is not {LEAST_OHM} to 1e6 ohm or infinite")

@@ -597,7 +597,7 @@ def _step(step: Step, cells: Cells) -> tuple[bytes, bytes]:
     return head, b"".join([*columns, levels])
 
 
-def _others(step: Step | PulseTrain, cells: Cells) -> tuple[int, bytes]:
+def _others(step: Step | PulseTrain | Multiply | CodedRead, cells: Cells) -> tuple[int, bytes]:
     """Which levels of body and unselected word lines follow, as bits, and these levels."""
     bits, levels = 0, b""
     for bit, (what, volts) in enumerate(
@@ -741,8 +741,9 @@ def decode_program(payload: bytes, operation: Program, number: int) -> ProgramRe
 def encode_multiply(operation: Multiply, number: int) -> bytes:
     """The request of a `Multiply`."""
     corner = Cells.of([(operation.tile, operation.row, operation.column)])
+    others, levels = _others(operation, corner)
     head = struct.pack(
-        "<7I2i2BHd",
+        "<7I2i4Bd",
         number,
         operation.inputs.shape[0],
         operation.tile,
@@ -754,10 +755,12 @@ def encode_multiply(operation: Multiply, number: int) -> bytes:
         int(_microvolts(operation.wl_v, "WL", corner)[0]),
         operation.input_bits,
         operation.words,
+        others,
         0,
         operation.full_scale_a,
     )
-    return head + operation.inputs.astype("<i1" if operation.input_bits <= 8 else "<i2").tobytes()
+    kind = "<i1" if operation.input_bits <= 8 else "<i2"
+    return head + levels + operation.inputs.astype(kind).tobytes()
 
 
 def decode_multiply(payload: bytes, operation: Multiply, number: int) -> MultiplyResult:
@@ -802,7 +805,9 @@ def encode_coded_read(operation: CodedRead, number: int) -> bytes:
         int(_microvolts(operation.wl_v, "WL", corner)[0]),
         operation.repeat,
     )
-    return head + np.array(blocks, dtype="<u4").tobytes()
+    others, levels = _others(operation, corner)
+    end = struct.pack("<I", others) + levels if others else b""
+    return head + np.array(blocks, dtype="<u4").tobytes() + end
 
 
 def decode_coded_read(payload: bytes, operation: CodedRead, number: int) -> CodedReadResult:

@@ -40,8 +40,8 @@ class Elements:
     def __len__(self) -> int:
         return int(self.value.size)
 
-    def of(self, chosen: np.ndarray) -> Elements:
-        """The elements that a mask (bool, shape (n,)) chooses."""
+    def of(self, chosen: np.ndarray | slice) -> Elements:
+        """The elements that a mask (bool, shape (n,)) or a slice chooses."""
         return Elements(
             self.status[chosen], self.channel[chosen], self.kind[chosen], self.value[chosen]
         )
@@ -113,14 +113,17 @@ class FlexMainframe(QueueInstrument):
         `send`.
         """
         message = ";".join((*commands, "TSQ", self.ERROR_QUERY))
-        seen: set[str] = set()
+        entry, is_timed = "", False
 
         def is_last(line: str) -> bool:
-            seen.add("entry" if ENTRY.fullmatch(line) else "time" if line[1:3] == "ZT" else "data")
-            return seen >= {"entry", "time"}
+            nonlocal entry, is_timed
+            if line[1:3] == "ZT":
+                is_timed = True
+            elif not entry and ENTRY.fullmatch(line):
+                entry = line
+            return is_timed and entry != ""
 
         _, lines = self.dialog.query_lines(message, is_last, takes_s=takes_s)
-        entry = next(line for line in lines if ENTRY.fullmatch(line))
         self.raise_error(entry, ";".join(commands))
         try:
             return [elements(line) for line in lines if line != entry and line[1:3] != "ZT"]

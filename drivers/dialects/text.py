@@ -54,8 +54,15 @@ class TextInstrument(Instrument):
                 [p.strip("\0 \t") for p in identification.split(",")] + [""] * 4
             )[:4]
             self.told_model = told = self.plain_model(model)
-            self.model = self.accept(f"{maker} {told}", told)
-            name = told if self.model == told else f"{told} treated as {self.model}"
+            self.model = self.accept(maker, told)
+            if config.serial not in ("", serial):
+                raise ConfigError(
+                    f"{config.resource}: the serial number of this {told} is {serial!r}, not"
+                    f" {config.serial!r}: is it another one's place?"
+                )
+            name = told if self.is_made_by(maker) else f"{maker} {told}"
+            if name != self.model:
+                name = f"{name} treated as {self.model}"
             self.identity = Identity(name, serial, firmware)
             self.look()
         except (ConfigError, LinkError) as error:
@@ -106,6 +113,8 @@ class QueueInstrument(TextInstrument):
     ERROR_QUERY: ClassVar[str] = ":SYST:ERR?"
     MOST_ERRORS: ClassVar[int] = 64
     """Entries after which an error queue is not believed to be one."""
+    _nothing = ""
+    """The instrument's own words for a queue that is empty, once they have been read."""
 
     @abstractmethod
     def error_of(self, entry: str, message: str) -> InstrumentError:
@@ -127,9 +136,12 @@ class QueueInstrument(TextInstrument):
         """Raise an error entry unless it says that there is none; the rest of the queue is emptied
         and told along.
         """
+        if entry and entry == self._nothing:
+            return
         error = self.error_of(entry, message)
         if error.code != 0:
             raise combined([error, *self.errors()], str(error), message)
+        self._nothing = entry
 
 
 def number_in(word: str, name: str) -> float:

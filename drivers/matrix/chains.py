@@ -20,6 +20,7 @@ from typing_extensions import override
 from rram_hil.array import Scheme, Status
 from rram_hil.errors import ConfigError, InstrumentError, LinkError
 from rram_hil.hardware.abilities import ScriptedMatrix, ScriptedSourceMeter, TriggeredSourceMeter
+from rram_hil.hardware.arrival import Arrival
 from rram_hil.hardware.driver import Identity
 from rram_hil.hardware.instrument import (
     Crosspoint,
@@ -95,6 +96,8 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
     """
 
     NAME = ""
+    spans_rows = False
+    """Whether cells of several rows are carried out at once, as many as `row_s` allows."""
     can_stop = True
     """Whether a cell's steps can end in the middle of a row; else the driver cuts the steps at
     every measurement.
@@ -112,6 +115,7 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
     ) -> None:
         self.meters, self.matrix, self.wiring, self.gate = meters, matrix, wiring, gate
         self.read_v, self.now_s, self.generators = read_v, now_s, generators
+        self.arrivals: Mapping[str, Arrival] = {}
         self._on: dict[str, SourceSetup] = {}
         self._aimed: dict[str, PulseSetup] = {}
         self._gate_v = 0.0
@@ -179,7 +183,8 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
             level = float(route.pulse_v[visit.cell])
             if level == 0.0:
                 continue
-            setup = self._pulse_setup(route, level)
+            [set_v], [set_s] = self._to_set(route, np.array([level]))
+            setup = self._pulse_setup(replace(route, width_s=float(set_s)), float(set_v))
             if self._aimed.get(route.generator) != setup:
                 self._set_gate(0.0)
             self._aim(route.generator, setup)
@@ -190,6 +195,7 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
                     self._ready(channel, self._held(channel, plan, route))
             self._set_gate(gate_v)
             self._generator(route.generator).fire(self.channel(route.generator), 1)
+        self._check_gate()
         self._set_gate(0.0)
         return found
 
@@ -217,24 +223,49 @@ class Chain(ABC, Generic[MeterT_co, MatrixT_co]):
             self._gate_v = volts
             time.sleep(meter.limits(own).settle_s)
 
+    def _check_gate(self) -> None:
+        """Look at a gate that is up after pulses that nothing measures. Raises `InstrumentError`
+        where it is at its limit: the pulses were not those that were asked for.
+        """
+        if not self._gate_v:
+            return
+        (status,) = self.meter(self.gate).held(self.channel(self.gate)).status
+        if status != Status.OK:
+            raise InstrumentError(
+                f"{self.gate}: it does not hold the word line at {self._gate_v:g} V: it is at its"
+                f" limit of {self._on[self.gate].compliance:g} A; the line leaks"
+            )
+
     def check_pulses(self, routes: Sequence[Route]) -> None:
         """Refuse steps that the pulse generator does not make. Raises `ConfigError`."""
         for route in routes:
             if not route.generator or route.pulse_v is None:
                 continue
             name, limits = route.generator, self.pulse_limits(route.generator)
-            volts = np.abs(route.pulse_v)
+            asked = np.unique(route.pulse_v[route.pulse_v != 0])
+            set_v, widths_s = self._to_set(route, asked)
+            volts = np.abs(set_v)
             most_v = self.wiring.open_v(float(np.max(volts)))
-            if not most_v <= limits.max_open_v or np.any((volts > 0) & (volts < LEAST_PULSE_V)):
+            if not most_v <= limits.max_open_v or np.any(volts < LEAST_PULSE_V):
                 raise ConfigError(
                     f"{name}: pulses of {np.min(volts):g} to {np.max(volts):g} V: it gives"
                     f" {LEAST_PULSE_V:g} V and more, {limits.max_open_v:g} V into an open circuit"
                 )
-            if not limits.shortest_s <= route.width_s <= limits.longest_s:
+            shortest_s, longest_s = float(np.min(widths_s)), float(np.max(widths_s))
+            if not limits.shortest_s <= shortest_s <= longest_s <= limits.longest_s:
                 raise ConfigError(
                     f"{name}: a pulse of {route.width_s:g} s: it makes {limits.shortest_s:g} to"
                     f" {limits.longest_s:g} s"
                 )
+
+    def _to_set(self, route: Route, volts: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Levels and widths for which the generator is to be set so that these levels arrive for
+        the width of a step, shape (n,): as they are where no calibration knows better.
+        """
+        arrival = self.arrivals.get(route.generator)
+        if arrival is None:
+            return volts, np.full(volts.shape, route.width_s)
+        return arrival.to_set(volts, route.width_s)
 
     def pulse_limits(self, name: str) -> PulseLimits:
         """What the channel of a generator can do."""
@@ -674,10 +705,13 @@ function rram_row.move(opened, closed)
   rram_row.ok = errorqueue.count == 0
   if rram_row.ok and rram_row.settle > 0 then delay(rram_row.settle) end
 end
-function rram_row.visit(width)
+function rram_row.gate()
   if not rram_row.ok then return end
   rram_row.step.assert()
   delay(rram_row.source)
+end
+function rram_row.visit(width)
+  if not rram_row.ok then return end
   rram_row.step.assert()
   if width == nil then
     rram_row.measure.assert()
@@ -687,31 +721,46 @@ function rram_row.visit(width)
   end
   rram_row.step.assert()
   delay(rram_row.source)
-  rram_row.step.assert()
-  delay(rram_row.source)
   if rram_row.ok then rram_row.done = rram_row.done + 1 end
 end
 """
-"""What the matrix calls: at each visit four steps of the source-meter's lists (gate up, force up,
-force down, gate down).
+"""What the matrix calls: the gate takes its next level; at each visit two steps of the
+source-meter's lists (force up, force down).
 """
 POINTS = 4
-"""Points of a list that one visit takes."""
+"""Points of a list that one visit takes at most: gate down, gate up, force up, force down."""
 CONVERSIONS, PARTS = 6, 50
 """Integrations that one reading in a fixed range takes at most (volts and amperes, each with zero
 and reference), and the part of a level that stresses which one of them may take: how many there are
 is not the host's to know, and the level is to last as asked.
 """
+NEAR_LIMIT = 0.97
+"""Part of a channel's current limit from which on it may be at it: two limits that are set alike
+differ by their errors.
+"""
 BLIND_S = 1e-3
 """Integration time of the one measurement of a row that measures nothing."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Course:
+    """A stretch of cells as lists and relays take it: levels of each channel (V) and where is
+    measured, shape (points,) each; `blind`: nothing is, but for the end; what the matrix calls.
+    """
+
+    levels: Mapping[str, FloatArray]
+    measured: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    blind: bool
+    code: list[str]
+
+
 class TriggeredChain(Chain[TriggeredSourceMeter, ScriptedMatrix]):
     """A source-meter and a matrix that advance each other over digital lines: three transactions a
-    row.
+    stretch of cells. The gate is up along a row, as long as none of its relays moves.
     """
 
     NAME = "lists and relays on each other's triggers"
+    spans_rows = True
     can_stop = False
     shortest_s = 1e-3
     """Lua's `delay` in the matrix (unverified how exact a shorter one is)."""
@@ -719,7 +768,8 @@ class TriggeredChain(Chain[TriggeredSourceMeter, ScriptedMatrix]):
     @property
     @override
     def most_visits(self) -> int:
-        return self._meter.most_points // POINTS
+        # One point more takes the gate down at the end.
+        return (self._meter.most_points - 1) // POINTS
 
     @property
     def _lines(self) -> Triggers:
@@ -753,28 +803,29 @@ class TriggeredChain(Chain[TriggeredSourceMeter, ScriptedMatrix]):
     @override
     def run(self, plan: RowPlan, takes_s: float) -> Measured:
         """Set up and arm the lists, let the matrix run the row, fetch."""
-        meter, lines = self._meter, self._lines
-        at = np.zeros(POINTS * len(plan.visits), dtype=np.bool_)
-        at[1::POINTS] = [bool(plan.routes[v.step].sense) for v in plan.visits]
-        blind = not at.any()
-        # A list needs one measurement to tell its end by: at zero, where nothing is measured.
-        at[-1] |= blind
+        meter, lines, course = self._meter, self._lines, self._course(plan)
+        changed = {}
         for channel in self.wiring.channels:
-            self._ready(channel, self._setup(channel, plan))
+            setup = self._setup(channel, plan)
+            if channel in self._on and self._on[channel] != setup:
+                changed[self.channel(channel)] = self._on[channel] = setup
+            self._ready(channel, setup)
         meter.arm_list(
-            {self.channel(c): self._points(plan, c) for c in self.wiring.channels},
+            {self.channel(c): levels for c, levels in course.levels.items()},
+            setups=changed,
             trigger_in=lines.smu_in,
             trigger_out=lines.smu_out,
             measure_in=lines.smu_measure,
-            measure_at=at,
+            measure_at=course.measured,
         )
-        printed = self.matrix.ask("\n".join(self._row_code(plan, blind)), takes_s=takes_s)
+        printed = self.matrix.ask("\n".join(self._row_code(plan, course)), takes_s=takes_s)
         if printed != str(len(plan.visits)):
             raise InstrumentError(
                 f"{self.matrix.name}: visit {printed} of {len(plan.visits)} was the last whose"
                 f" measurement came on digital line {lines.matrix_in}"
             )
-        return self._measured(plan, meter.fetch(int(at.sum()), takes_s=0.0), blind)
+        readings = meter.fetch(int(course.measured.sum()), takes_s=0.0)
+        return self._measured(plan, readings, course.blind)
 
     def _setup(self, channel: str, plan: RowPlan) -> SourceSetup:
         """Settings of a channel for a row. One that does not sense is measured too, to tell whether
@@ -798,33 +849,65 @@ class TriggeredChain(Chain[TriggeredSourceMeter, ScriptedMatrix]):
             Function.VOLTAGE, limit_a, range_v, limit_a, max(shortest_s, aperture_s / 4), wait_s
         )
 
-    def _points(self, plan: RowPlan, channel: str) -> FloatArray:
-        """Levels of a channel at every point: the gate stands for two points more than the others,
-        which rise after it.
+    def _course(self, plan: RowPlan) -> _Course:
+        """What lists and relays do, visit after visit: the gate rises before the others and falls
+        after them, and it is down where its own relays move.
         """
-        levels = np.array([plan.routes[v.step].levels[channel][v.cell] for v in plan.visits])
-        shape = (1.0, 1.0, 1.0, 0.0) if channel == self.gate else (0.0, 1.0, 0.0, 0.0)
-        return np.asarray((levels[:, None] * np.array(shape)).ravel(), dtype=np.float64)
+        points: list[list[float]] = []
+        measured: list[bool] = []
+        code: list[str] = []
+        gate_v = 0.0
+        forces = [c for c in self.wiring.channels if c != self.gate]
 
-    def _row_code(self, plan: RowPlan, blind: bool) -> list[str]:
-        lines, source_s = self._lines, self.source_s
-        longest_s = max((r.width_s for r in plan.routes if r.sense), default=0.0) + source_s
-        begin = [lines.matrix_out, lines.matrix_measure, lines.matrix_in]
-        times = [number(longest_s + 1.0), number(self.matrix.further_settle_s), number(source_s)]
-        code = [f"rram_row.begin({', '.join([*map(str, begin), *times])})"]
+        def point(levels: Mapping[str, float], *, measures: bool = False) -> None:
+            points.append([gate_v if c == self.gate else levels.get(c, 0.0) for c in levels_of])
+            measured.append(measures)
+
+        levels_of = tuple(self.wiring.channels)
         for visit in plan.visits:
-            route = plan.routes[visit.step]
+            route, moved = plan.routes[visit.step], (*visit.opened, *visit.closed)
+            if gate_v and self._at_gate(moved):
+                gate_v = 0.0
+                point({})
+                code.append("rram_row.gate()")
             code += [
                 f'rram_row.move("{opened}", "{closed}")'
                 for opened, closed in _moves(self.matrix, visit)
             ]
+            wanted_v = float(route.levels[self.gate][visit.cell]) if self.gate else 0.0
+            if gate_v != wanted_v:
+                gate_v = wanted_v
+                point({})
+                code.append("rram_row.gate()")
+            up = {c: float(route.levels[c][visit.cell]) for c in forces}
+            point(up, measures=bool(route.sense))
+            point({})
             code.append(f"rram_row.visit({'nil' if route.sense else number(route.width_s)})")
+        if gate_v:
+            gate_v = 0.0
+            point({})
+            code.append("rram_row.gate()")
+        at = np.array(measured)
+        blind = not at.any()
         if blind:
+            # A list needs one measurement to tell its end by: at zero, where nothing is measured.
+            at[-1] = True
             code.append(
                 "rram_row.measure.assert() rram_row.ok = rram_row.over.wait(rram_row.timeout)"
             )
-        code.append('print(string.format("%d", rram_row.done))')
-        return code
+        levels = np.array(points, dtype=np.float64)
+        return _Course({c: levels[:, k] for k, c in enumerate(levels_of)}, at, blind, code)
+
+    def _row_code(self, plan: RowPlan, course: _Course) -> list[str]:
+        lines, source_s = self._lines, self.source_s
+        longest_s = max((r.width_s for r in plan.routes if r.sense), default=0.0) + source_s
+        begin = [lines.matrix_out, lines.matrix_measure, lines.matrix_in]
+        times = [number(longest_s + 1.0), number(self.matrix.further_settle_s), number(source_s)]
+        return [
+            f"rram_row.begin({', '.join([*map(str, begin), *times])})",
+            *course.code,
+            'print(string.format("%d", rram_row.done))',
+        ]
 
     def _measured(self, plan: RowPlan, readings: Mapping[str, Readings], blind: bool) -> Measured:
         found = Measured.nothing(plan)
@@ -923,12 +1006,26 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
             )
             where = cell, place[last.step]
             found.amps[where], found.time_s[where] = amps, self.now_s() - started_s
-            found.status[where] = _judged(status, (int(r.status[-1]) for r in readings.values()))
+            others = [int(r.status[-1]) for r in readings.values()]
+            if self._is_held_back(plan, route, amps):
+                others.append(Status.COMPLIANCE)
+            found.status[where] = _judged(status, others)
             siemens = route.sign * amps / float(route.drop_v[cell]) if route.tells(cell) else np.nan
             if stops(plan, last.step, cell, siemens, int(found.status[where])):
                 stopped.add(cell)
         self._set_gate(0.0)
         return found
+
+    def _is_held_back(self, plan: RowPlan, route: Route, amps: float) -> bool:
+        """Whether the current through a cell is the limit of the channel that holds its other end:
+        that end may have left its level, and by now it is back.
+        """
+        ends = (c for c, row in self.wiring.channels.items() if row in (route.bl, route.sl))
+        return any(
+            abs(amps) >= NEAR_LIMIT * plan.limit_a[c]
+            for c in ends
+            if c not in (route.sense, self.gate)
+        )
 
     def _together(self, plan: RowPlan) -> list[list[Visit]]:
         """The visits, those of a cell together that only the timed channel tells apart; one that
@@ -979,25 +1076,33 @@ class PlainChain(Chain[SourceMeter, SwitchMatrix]):
         for channel in up:
             self.meter(channel).source(self.channel(channel), float(route.levels[channel][cell]))
         readings = {}
+        beside = held if route.sense else []
         if timed:
             runs = [
                 (self._setup(timed, plan, r, timed), np.array([float(r.levels[timed][cell])]))
                 for r in routes
             ]
-            readings[timed] = self._swept(timed, runs)
-        if route.sense:
-            readings |= {c: self.meter(c).measure(self.channel(c)) for c in held}
+            readings = self._swept(timed, runs, beside)
+        readings |= {c: self.meter(c).held(self.channel(c)) for c in beside if c not in readings}
+        if not route.sense:
+            self._check_gate()
         for channel in reversed(up):
             self.meter(channel).source(self.channel(channel), 0.0)
         return readings
 
-    def _swept(self, channel: str, runs: list[tuple[SourceSetup, FloatArray]]) -> Readings:
-        """The last of lists with settings of their own."""
+    def _swept(
+        self, channel: str, runs: list[tuple[SourceSetup, FloatArray]], beside: Sequence[str]
+    ) -> dict[str, Readings]:
+        """The last of lists with settings of their own, and what its instrument can tell with it of
+        the channels beside it.
+        """
         meter, own, last = self.meter(channel), self.channel(channel), runs[-1][0]
-        if len(runs) == 1 and self._on[channel] == last:
-            return meter.list_sweep(own, runs[0][1])
-        self._on[channel] = last
-        return meter.list_sweeps(own, runs)[-1]
+        if len(runs) > 1 or self._on[channel] != last:
+            self._on[channel] = last
+            return {channel: meter.list_sweeps(own, runs)[-1]}
+        same = {self.channel(c): c for c in beside if self.meter(c) is meter}
+        found = meter.list_sweep_beside(own, runs[0][1], list(same))
+        return {(same | {own: channel})[c]: reading for c, reading in found.items()}
 
     def _ground_through_generator(self, route: Route) -> None:
         """The other end of a direct pair stands at the generator's rest level, through 50 ohm."""

@@ -22,11 +22,21 @@ puts on a line.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from rram_hil.array import Apply, Geometry, Limits, Scheme, Step, check_levels
+from rram_hil.array import (
+    Apply,
+    Geometry,
+    Limits,
+    Scheme,
+    Step,
+    StepExtra,
+    check_levels,
+    stressed_v,
+)
 from rram_hil.errors import ConfigError, LimitError
 from rram_hil.hardware.instrument import Crosspoint
 from rram_hil.types import FloatArray, IntArray
@@ -48,7 +58,8 @@ class Route:
     """How one step is carried out: matrix rows of the lines, levels of the channels.
 
     `bl`, `sl`, `wl` are the rows of the selected cell's lines, `other_bl`, `other_sl` those of all
-    others of the kind (other word lines are always on ground). `levels` holds each channel's volts,
+    others of the kind. `other_wl` and `body` are those of all other word lines and of the bodies;
+    `held` are the levels (V) of the channels that hold them. `levels` holds each channel's volts,
     one a cell, shape (n,), in the order in which they rise (gate first); `most_v` is the largest
     |level| of each in the whole batch, which chooses its range. `sense` is the channel that
     measures, empty for none; `sign` turns its current into that of the cell from BL to SL (0 where
@@ -71,11 +82,14 @@ class Route:
     most_v: dict[str, float]
     generator: str = ""
     pulse_v: FloatArray | None = None
+    other_wl: str = FLOATING
+    body: str = FLOATING
+    held: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def joins(self) -> tuple[str, ...]:
         """The rows of all lines."""
-        return self.bl, self.sl, self.wl, self.other_bl, self.other_sl
+        return self.bl, self.sl, self.wl, self.other_bl, self.other_sl, self.other_wl, self.body
 
     def tells(self, cell: int) -> bool:
         """Whether what is measured there is a conductance: not at the gate, and not at 0 V."""
@@ -169,7 +183,49 @@ class Router:
         cannot be done.
         """
         n = len(operation.cells)
-        return tuple(self._any(step, n, operation) for step in operation.steps) * operation.repeat
+        routes = tuple(
+            replace(self._any(step, n, operation), **self._beside(step, n, operation))
+            for step in operation.steps
+        )
+        return routes * operation.repeat
+
+    @property
+    def extras(self) -> frozenset[StepExtra]:
+        """What a step may say beside its lines."""
+        wired: dict[StepExtra, object] = {
+            "body_v": self._wiring.body,
+            "unselected_wl_v": self._wiring.unselected_wl,
+        }
+        return frozenset(name for name, source in wired.items() if source is not None)
+
+    def as_wired(self, operation: Apply) -> Apply:
+        """The operation with the level that bodies have where it says none: 0 V, if they are
+        wired.
+        """
+        if self._wiring.body is None:
+            return operation
+        steps = tuple(
+            replace(step, body_v=0.0) if step.body_v is None else step for step in operation.steps
+        )
+        return replace(operation, steps=steps)
+
+    def _beside(self, step: Step, n: int, operation: Apply) -> dict[str, Any]:
+        """What a route has beside bit, source and selected word line: rows, levels, and whether
+        cells of other rows may see more than a read's volts.
+        """
+        wiring, held = self._wiring, {}
+        if self._is_1r:
+            return {}
+        felt = stressed_v(step, n, operation.unselected, self._geometry)
+        other_wl = body = wiring.ground
+        if wiring.unselected_wl is not None and step.unselected_wl_v is not None:
+            other_wl = wiring.unselected_wl.row
+            held[wiring.unselected_wl.channel] = step.unselected_wl_v
+        if wiring.body is not None and (step.body_v or not wiring.body.row):
+            body = wiring.body.row
+            held = {wiring.body.channel: step.body_v or 0.0} | held
+        is_read = bool(np.all(felt <= self._limits.read_v))
+        return {"other_wl": other_wl, "body": body, "held": held, "is_read": is_read}
 
     def _any(self, step: Step, n: int, operation: Apply) -> Route:
         if step.width_s >= self._shortest_s * (1 - 1e-9) or not self._wiring.generators:
@@ -251,7 +307,8 @@ class Router:
         along = {"row": row, "column": column, "common": 0}[geometry.source_lines]
         join(wiring.bl_columns, column, route.bl, route.other_bl)
         join(wiring.sl_columns, row if self._is_1r else along, route.sl, route.other_sl)
-        join(wiring.wl_columns, row, route.wl, wiring.ground)
+        join(wiring.wl_columns, row, route.wl, route.other_wl)
+        join(wiring.body_columns, -1, FLOATING, route.body)
         return frozenset(point for point in points if point[0] != FLOATING)
 
     def _route(

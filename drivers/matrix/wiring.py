@@ -19,6 +19,18 @@ bl = "33-64"
 sl = "65"
 tsp_node = 2                                  # the matrix's node on the source-meter's TSP-Link
 generators = { "pulser.1" = "D" }             # a pulse generator's channel = matrix row
+probes = { "scope.1" = "pulser.1" }           # a scope's channel = whose pulses it sees at the pads
+
+Bodies of the selectors and word lines that are not selected may have sources of their own:
+
+[driver.wiring.body]
+channel = "aux.1"
+row = "E"                             # left out: it is wired straight to the body terminal
+columns = "66"                        # matrix columns of the body terminals
+
+[driver.wiring.unselected_wl]
+channel = "aux.2"
+row = "F"
 
 One cell between two channels needs no matrix. The "rows" are then its two lines:
 
@@ -54,6 +66,8 @@ def columns_of(lines: str) -> tuple[int, ...]:
 
 BL, SL = "bl", "sl"
 """Rows of a direct pair: the two lines of its one cell."""
+BODY = "body"
+"""Stands for the row of a channel that is wired straight to the body terminal."""
 OUTPUT_OHM = 50.0
 """Of a pulse generator."""
 DigitalLine = Annotated[int, Field(ge=1, le=14)]
@@ -89,6 +103,33 @@ class Triggers(DriverConfig):
         )
 
 
+class Body(DriverConfig):
+    """Section `[driver.wiring.body]`: what drives the bodies of all selectors. Where no step says
+    their level they stand at 0 V.
+    """
+
+    channel: str = Field(description="instrument.channel of the source-meter")
+    row: str = Field(
+        default="", description="its matrix row; without it, it is wired to the body terminal"
+    )
+    columns: Lines = Field(default="", description="matrix columns of the body terminals")
+
+    @model_validator(mode="after")
+    def _row_and_columns(self) -> Self:
+        if bool(self.row) != bool(columns_of(self.columns)):
+            raise ValueError("row and columns belong together: body terminals on a matrix row")
+        return self
+
+
+class UnselectedWordLines(DriverConfig):
+    """Section `[driver.wiring.unselected_wl]`: what holds all word lines that are not selected,
+    together, at a level that a step says; else they hang on the ground row.
+    """
+
+    channel: str = Field(description="instrument.channel of the source-meter")
+    row: str = Field(min_length=1, description="its matrix row, where no other channel is")
+
+
 class Wiring(DriverConfig):
     """Section `[driver.wiring]`: which channel hangs on which matrix row, which line of the array
     on which matrix column.
@@ -113,6 +154,13 @@ class Wiring(DriverConfig):
         default=0.0,
         description="what terminates the generator at the array; 0: nothing but the array",
     )
+    probes: dict[str, str] = Field(
+        default={},
+        description=(
+            "oscilloscope.channel = the generator whose pulses it sees where they arrive, such as"
+            ' "scope.1" = "pulser.1"'
+        ),
+    )
     ground: str = Field(
         default="", description="matrix row tied to the LO terminals of all channels"
     )
@@ -124,6 +172,19 @@ class Wiring(DriverConfig):
         description="the matrix's TSP-Link node, seen from the source-meter; 0: not linked",
     )
     triggers: Triggers | None = None
+    body: Body | None = None
+    unselected_wl: UnselectedWordLines | None = None
+
+    @property
+    def held(self) -> dict[str, str]:
+        """Channels that hold bodies and unselected word lines, with their matrix rows."""
+        sources = (self.body, self.unselected_wl)
+        return {one.channel: one.row or BODY for one in sources if one is not None}
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All channels that something is wired to."""
+        return (*self.channels, *self.generators, *self.held)
 
     @property
     def is_direct(self) -> bool:
@@ -155,20 +216,33 @@ class Wiring(DriverConfig):
         return columns_of(self.wl)
 
     @property
+    def body_columns(self) -> tuple[int, ...]:
+        """Matrix column of each body terminal."""
+        return () if self.body is None else columns_of(self.body.columns)
+
+    @property
     def columns(self) -> tuple[int, ...]:
         """Matrix columns of all lines."""
-        return (*self.bl_columns, *self.sl_columns, *self.wl_columns)
+        return (*self.bl_columns, *self.sl_columns, *self.wl_columns, *self.body_columns)
 
     @property
     def rows(self) -> tuple[str, ...]:
         """Matrix rows of all channels and generators, and of the ground."""
-        return (*self.channels.values(), *self.generators.values(), self.ground)
+        held = (row for row in self.held.values() if row != BODY)
+        return (*self.channels.values(), *self.generators.values(), *held, self.ground)
+
+    @model_validator(mode="after")
+    def _probes_see_generators(self) -> Self:
+        for probe, generator in self.probes.items():
+            if generator not in self.generators:
+                raise ValueError(f"probes: {probe!r} = {generator!r}, which is no generator here")
+        return self
 
     @model_validator(mode="after")
     def _every_point_once(self) -> Self:
         twice = sorted({c for c in self.columns if self.columns.count(c) > 1})
         if self.is_direct:
-            if sorted(self.rows) != ["", BL, SL] or self.bl or self.sl or self.wl:
+            if sorted(self.rows) != ["", BL, SL] or self.bl or self.sl or self.wl or self.held:
                 raise ValueError(
                     'one cell without a matrix has one channel on "bl" and one on "sl", and no'
                     " ground, bl, sl or wl"
@@ -178,6 +252,10 @@ class Wiring(DriverConfig):
             raise ValueError("ground is missing: the matrix row tied to the LO terminals")
         if twice:
             raise ValueError(f"matrix column {twice[0]} is given to two lines")
+        held = (one.channel for one in (self.body, self.unselected_wl) if one is not None)
+        named = [*self.channels, *self.generators, *held]
+        if len(set(named)) < len(named):
+            raise ValueError("body and unselected_wl need channels of their own")
         if len(set(self.rows)) != len(self.rows):
             raise ValueError("two channels, or a channel and the ground, are on one matrix row")
         return self
@@ -191,6 +269,10 @@ class Wiring(DriverConfig):
                 f"driver.wiring: one tile can be wired to a matrix, this chip has {geometry.tiles}"
             )
         is_1r = geometry.cell == "1R"
+        if is_1r and self.held:
+            raise ConfigError(
+                "driver.wiring: body and unselected_wl are of selectors, which a 1R array has not"
+            )
         if self.is_direct and not (is_1r and geometry.size == 1):
             raise ConfigError(
                 'driver.wiring.channels: "bl" and "sl" are the lines of one 1R cell; this chip has'

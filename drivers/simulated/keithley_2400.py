@@ -1075,7 +1075,7 @@ class Simulated2400(KeithleySmu):
 
     def _take_event(self) -> str:
         event, self.measurement_event = self.measurement_event, 0
-        return str(event)
+        return str(event | (1 << 14 if self.is_on and self.terminal.was_limited() else 0))
 
     def _status_preset(self) -> None:
         self.values |= dict.fromkeys((p for p in self.values if p.startswith(":STATus:")), 0.0)

@@ -275,15 +275,26 @@ class Simulated2450(KeithleySmu):
     @override
     def message(self, line: str) -> str | bytes:
         """Answer a message in the command set that it was switched on with."""
-        if self.language == "TSP" and not line.lstrip().startswith("*"):
+        if line.lstrip().startswith("*") or self.language == "SCPI":
+            return self.scpi(line)
+        if self.language == "TSP":
             return self.tsp.message(line)
-        return self.scpi(line)
+        self.push(ScpiError(-113, "Undefined header; SCPI2400 is not simulated"))
+        return ""
 
     def scpi(self, line: str) -> str | bytes:
         """Answer a message in SCPI."""
         if self.model_blocks.state is State.RUNNING:
             self._guarded(self.model_blocks.go_on)
         return super().message(line)
+
+    @override
+    def power_cycle(self) -> None:
+        """The command set that `*LANG` chose is the one that it comes back with."""
+        self.language = self.next_language
+        self.__dict__.pop("tsp", None)
+        self.reset()
+        self.queue.clear()
 
     @cached_property
     def tsp(self) -> Tsp2450:

@@ -229,9 +229,10 @@ class Simulated33500(ScpiInstrument):
                 raise ScpiError(-221, "Settings conflict; this burst is not simulated")
             low, high = channel.levels()
             at_s = channel.delay_s
+            stands_s = channel.width_s + self.place.terminal(str(channel.number)).stretch_s
             for _ in range(int(channel.cycles)):
                 if channel.function == "PULS":
-                    steps = [(at_s, high), (at_s + channel.width_s, low)]
+                    steps = [(at_s, high), (at_s + stands_s, low)]
                     at_s += channel.period_s
                 else:
                     wave = channel.waves[channel.arb]

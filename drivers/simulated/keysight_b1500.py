@@ -23,9 +23,9 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from typing_extensions import override
 
@@ -33,6 +33,7 @@ from .array.terminals import Drive, Place
 from .flex.instrument import Call, Element, FlexError, FlexInstrument, Handler
 from .flex.spgu import MODULE as SPGU_MODULE
 from .flex.spgu import SpguModules
+from .server.instrument import check_modules
 
 VOLTS = {5: 0.5, 20: 2.0, 50: 5.0, 200: 20.0, 400: 40.0, 1000: 100.0, 2000: 200.0}
 """Code of a voltage range -> its full scale."""
@@ -70,6 +71,9 @@ KINDS = {
 """HRSMU, MPSMU (two makes), HPSMU. Other names may stand in a slot; they are told by `UNT?` and
 have no channel here.
 """
+SLOTS = 10
+WITHOUT_CHANNELS = ("B1520A", "B1530A")
+"""MFCMU and WGFMU."""
 
 
 @dataclass
@@ -174,6 +178,7 @@ class SimulatedB1500(FlexInstrument):
     """
 
     MAKER: ClassVar[str] = "Keysight"
+    ALONE = ("B1517A", "B1517A", "B1511B", "B1511B", SPGU_MODULE)
     MODELS: ClassVar[tuple[str, ...]] = ("B1500A",)
 
     def __init__(
@@ -185,9 +190,12 @@ class SimulatedB1500(FlexInstrument):
         is_interlocked: bool = False,
     ) -> None:
         wired = set(place.terminals)
-        usual = [SPGU_MODULE if wired & {f"{slot}01", f"{slot}02"} else "" for slot in range(1, 11)]
+        usual = [
+            SPGU_MODULE if wired & {f"{slot}01", f"{slot}02"} else ""
+            for slot in range(1, SLOTS + 1)
+        ]
         usual[:4] = ["B1517A", "B1517A", "B1511B", "B1511B"]
-        self.slots = (*(usual if modules is None else modules), *[""] * 10)[:10]
+        self.slots = (*(usual if modules is None else modules), *[""] * SLOTS)[:SLOTS]
         self.is_interlocked = is_interlocked
         self.modules = {
             slot: Module(
@@ -209,6 +217,12 @@ class SimulatedB1500(FlexInstrument):
         )
         super().__init__(model, place)
         self.reset()
+
+    @override
+    @classmethod
+    def with_modules(cls, model: str, place: Place, modules: Sequence[str]) -> Self:
+        check_modules(model, modules, SLOTS, (*KINDS, SPGU_MODULE, *WITHOUT_CHANNELS))
+        return cls(model, place, tuple(modules))
 
     @property
     @override

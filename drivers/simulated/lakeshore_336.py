@@ -14,8 +14,8 @@ from typing import ClassVar
 from typing_extensions import override
 
 from .array.terminals import Place
-from .scpi.instrument import ILLEGAL, Call, Handler, ScpiInstrument, pair
-from .thermal import Stage
+from .scpi.instrument import ILLEGAL, Call, Handler, pair
+from .thermal import Stage, ThermalInstrument
 
 INPUTS = "ABCD"
 QUERY_ERROR, DEVICE_ERROR, EXECUTION_ERROR, COMMAND_ERROR = 4, 8, 16, 32
@@ -31,7 +31,7 @@ class Output:
     input: int = 1
 
 
-class SimulatedLakeShore336(ScpiInstrument):
+class SimulatedLakeShore336(ThermalInstrument):
     """A controller behind a server; output 1 heats the stage, every input measures it."""
 
     MAKER = "Lake Shore"
@@ -89,14 +89,6 @@ class SimulatedLakeShore336(ScpiInstrument):
         return own | {
             ":OUTMODE?": lambda c: f"{self._output(c).mode},{self._output(c).input},0",
             ":INTYPE?": self._input_type,
-        }
-
-    @override
-    def _all_commands(self) -> dict[str, Handler]:
-        return {
-            pattern: handler
-            for pattern, handler in super()._all_commands().items()
-            if not pattern.startswith(":SYST")
         }
 
     def _output(self, call: Call) -> Output:

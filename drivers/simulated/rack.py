@@ -23,11 +23,12 @@ from rram_hil.array import Cells, Geometry
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
 from rram_hil.simulation.chip import Fault, SimulatedChip
-from rram_hil.simulation.config import FaultEntry, Simulation
+from rram_hil.simulation.config import FaultEntry, PulsePathErrors, ScopeErrors, Simulation
 from rram_hil.validation import refused
 from rram_hil.wire.link_keys import OF_THE_HARDWARE
 
 from ..matrix.wiring import Wiring
+from .array.pulse_path import Probe, PulsePath
 from .array.terminals import Bus, Fabric, LooseFabric, Place, Resistor, Terminal
 from .array.world import ArrayWorld
 from .server.control import LinkFault, checked_fault
@@ -130,6 +131,7 @@ class Rack(FarSide):
         super().__init__(chip, self.bus.lock)
         if wiring.is_direct:
             self.world.fabric.set_closed(frozenset({("bl", 1), ("sl", 2)}))
+        self._paths = self._pulse_paths(wiring)
         self._fabric: Fabric = self.world.fabric if simulation.load_ohm is None else LooseFabric()
         self.instruments = {
             n.name: n.made_by(
@@ -158,12 +160,49 @@ class Rack(FarSide):
 
     def _terminals(self, name: str, wiring: Wiring) -> Mapping[str, Terminal]:
         """What the channels of an instrument hang on: the array, or the resistor that stands for
-        it.
+        it, a generator's over its path; a scope's see the end of one.
         """
+        probes = {
+            channel.partition(".")[2]: Probe(
+                self._paths[generator],
+                self.chip.simulation.errors.scopes.get(channel, ScopeErrors()),
+                channel,
+                self.chip.simulation.seed,
+            )
+            for channel, generator in wiring.probes.items()
+            if channel.partition(".")[0] == name
+        }
+        if probes:
+            return probes
+        paths = {
+            channel.partition(".")[2]: path
+            for channel, path in self._paths.items()
+            if channel.partition(".")[0] == name
+        }
+        return {**self._ends(name, wiring), **paths}
+
+    def _pulse_paths(self, wiring: Wiring) -> dict[str, PulsePath]:
+        """Of each generator that has a path of its own or is looked at."""
+        errors, paths = self.chip.simulation.errors, {}
+        for channel in (*errors.pulse_paths, *errors.scopes):
+            if channel not in (*wiring.generators, *wiring.probes):
+                raise ConfigError(
+                    f"simulation.errors: {channel!r} is no wired generator or probe; there is:"
+                    f" {', '.join((*wiring.generators, *wiring.probes)) or 'none'}"
+                )
+        for channel in wiring.generators:
+            if channel in errors.pulse_paths or channel in wiring.probes.values():
+                name, _, own = channel.partition(".")
+                end = self._ends(name, wiring)[own]
+                known = errors.pulse_paths.get(channel, PulsePathErrors())
+                paths[channel] = PulsePath(end, self.bus.clock, known)
+        return paths
+
+    def _ends(self, name: str, wiring: Wiring) -> Mapping[str, Terminal]:
         load_ohm = self.chip.simulation.load_ohm
         if load_ohm is None:
             return self.world.terminals(name)
-        wired = [channel.partition(".") for channel in (*wiring.channels, *wiring.generators)]
+        wired = [channel.partition(".") for channel in wiring.sources]
         return {own: Resistor(load_ohm) for instrument, _, own in wired if instrument == name}
 
     def _join(self, wiring: Wiring) -> None:
@@ -211,13 +250,16 @@ class Rack(FarSide):
     @override
     def control(self, request: dict[str, Any]) -> dict[str, Any]:
         """Also `panel`: what a person does at an instrument's front panel, `answers` to the dialogs
-        of scripts and `keys` by name.
+        of scripts and `keys` by name; `reboot` switches one instrument off and on.
         """
-        if request["do"] != "panel":
+        if request["do"] not in ("panel", "reboot"):
             return super().control(request)
         name = request.get("instrument")
         if name not in self.instruments:
             raise ConfigError(f"instrument {name!r} is not one of {', '.join(self.instruments)}")
+        if request["do"] == "reboot":
+            self.servers[name].power_cycle()
+            return {}
         answers, keys = request.get("answers", []), request.get("keys", [])
         if not isinstance(answers, list) or not isinstance(keys, list):
             raise ConfigError("panel: answers and keys are lists")
@@ -263,7 +305,7 @@ def _matrix(named: list[_Named], wiring: Wiring) -> str:
     pair.
     """
     names = [n.name for n in named]
-    channels = (*wiring.channels, *wiring.generators)
+    channels = (*wiring.sources, *wiring.probes)
     for channel in channels:
         if channel.partition(".")[0] not in names:
             raise ConfigError(

@@ -11,14 +11,14 @@ from __future__ import annotations
 from typing_extensions import override
 
 from .array.terminals import Place
-from .scpi.instrument import Call, Handler, ScpiInstrument, pair
-from .thermal import Stage
+from .scpi.instrument import Call, Handler, pair
+from .thermal import Stage, ThermalInstrument
 
 ZERO_K = 273.15
 OUT_OF_RANGE = 1 << 2
 
 
-class SimulatedThermoStream(ScpiInstrument):
+class SimulatedThermoStream(ThermalInstrument):
     """A system behind a server; heats and cools."""
 
     MAKER = "Temptronic"
@@ -64,14 +64,6 @@ class SimulatedThermoStream(ScpiInstrument):
             ":AUXC?": self._state,
             ":EROR?": lambda _: str(self.faults),
             ":CLER": self._clear_faults,
-        }
-
-    @override
-    def _all_commands(self) -> dict[str, Handler]:
-        return {
-            pattern: handler
-            for pattern, handler in super()._all_commands().items()
-            if not pattern.startswith(":SYST")
         }
 
     def _choose(self, call: Call) -> None:

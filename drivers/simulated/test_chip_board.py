@@ -32,6 +32,7 @@ from rram_hil.array import (
     LINES,
     Apply,
     CodedRead,
+    Geometry,
     Limits,
     Line,
     Multiply,
@@ -40,6 +41,7 @@ from rram_hil.array import (
     Step,
     WriteWords,
     check,
+    stresses_cells,
 )
 from rram_hil.array.write_verify_rules import coded_verify
 from rram_hil.errors import AbortedError, ConfigError, LimitError
@@ -511,7 +513,7 @@ class Board(BoardSide):
             operation = _first_half(operation)
         if not job.cancel.is_set():
             try:
-                bounded = _bounded(operation, self._limits)
+                bounded = _bounded(operation, self._geometry, self._limits)
                 result = self.chip.execute(bounded, job.number, job.cancel)
                 self._executions += 1
             except AbortedError:
@@ -605,14 +607,11 @@ def _first_half(operation: Operation) -> Operation:
     return operation
 
 
-def _bounded(operation: Operation, limits: Limits) -> Operation:
+def _bounded(operation: Operation, geometry: Geometry, limits: Limits) -> Operation:
     """The operation under the limit's current where it gives pulses and asks for no compliance of
     its own.
     """
-    if isinstance(operation, Apply) and not any(
-        (np.abs(step.cell_v(len(operation.cells))) > limits.read_v).any()
-        for step in operation.steps
-    ):
+    if isinstance(operation, Apply) and not stresses_cells(operation, geometry, limits):
         return operation
     if isinstance(operation, Apply | Program) and operation.compliance_a is None:
         return replace(operation, compliance_a=limits.current_a)

@@ -1,11 +1,15 @@
-"""A body that simulated thermostats heat or cool."""
+"""What simulated thermostats share: a body that they heat or cool, and whose time it is."""
 
 from __future__ import annotations
 
 import math
+import time
 from typing import ClassVar
 
-from .array.terminals import VirtualClock
+from typing_extensions import override
+
+from .array.terminals import Bus, FollowedClock, Place, VirtualClock
+from .scpi.instrument import Handler, ScpiInstrument
 
 
 class Stage:
@@ -34,3 +38,22 @@ class Stage:
         """Take it to a temperature (K) from now on; None leaves it alone."""
         _ = self.kelvin
         self._goal_k = goal_k
+
+
+class ThermalInstrument(ScpiInstrument):
+    """A thermostat. One that is started alone lives on this computer's time: nothing else there
+    would let the body warm.
+    """
+
+    @override
+    @classmethod
+    def place_alone(cls, load_ohm: float) -> Place:
+        return Place(bus=Bus(FollowedClock(time.monotonic)))
+
+    @override
+    def _all_commands(self) -> dict[str, Handler]:
+        return {
+            pattern: handler
+            for pattern, handler in super()._all_commands().items()
+            if not pattern.startswith(":SYST")
+        }

@@ -9,7 +9,6 @@ import numpy as np
 
 from rram_hil.array import MAP, Block, Cells, CodedRead, Status, read
 from rram_hil.engine.protocol import Plan, Save, Setting, map_of
-from rram_hil.errors import ConfigError
 from rram_hil.networks.programmed_network import Programmed
 from rram_hil.types import FloatArray
 
@@ -33,14 +32,6 @@ class MapReading:
     gate_a: FloatArray | None = None
 
 
-def refuse_levels_in_multiplies(setting: Setting) -> None:
-    """A multiply is at a read voltage and a gate; it has no place for what a read condition says
-    beside them. Raises `ConfigError`.
-    """
-    for name in setting.read.without_gate().extras:
-        raise ConfigError(f"read.{name}: a multiply cannot say it; read cell by cell")
-
-
 def read_cells(
     cells: Cells,
     setting: Setting,
@@ -53,12 +44,10 @@ def read_cells(
     """Read `cells`, `repeat` times each, under the bench's read condition. Codes go over `blocks`,
     which hold all the cells; by default over rectangles around them.
     """
-    has_levels = bool(setting.read.without_gate().extras)
-    if by == "cells" or (by == "either" and has_levels):
+    if by == "cells":
         result = yield from read(cells, setting.read, repeat=repeat, label=label)
         reads = int(result.reads.sum())
         return MapReading(result.mean_s, result.mean_error_s, reads, 0, _mean_a(result.gate_a))
-    refuse_levels_in_multiplies(setting)
     gate = setting.read.levels("wl", 1)
     coded = CodedRead(
         Block.covering(cells) if blocks is None else blocks,
@@ -67,6 +56,8 @@ def read_cells(
         repeat,
         setting.read.without_gate() if by == "either" else None,
         label,
+        setting.read.body_v,
+        setting.read.unselected_wl_v,
     )
     found = yield from coded
     usable = found.status == Status.OK

@@ -2,12 +2,15 @@
 
 from rram_hil.array.cells import MAP, Cells, Geometry, Selector
 from rram_hil.array.limits import (
+    FORWARD_V,
     Charge,
     Limits,
     check,
     check_levels,
     half_selected_v,
     pulses_of,
+    stressed_v,
+    stresses_cells,
     unselected_bl_v,
 )
 from rram_hil.array.operations import (
@@ -51,6 +54,7 @@ from rram_hil.array.results import (
 )
 
 __all__ = [
+    "FORWARD_V",
     "LINES",
     "MAP",
     "STEP_EXTRAS",
@@ -95,6 +99,8 @@ __all__ = [
     "pulses_of",
     "read",
     "read_step",
+    "stressed_v",
+    "stresses_cells",
     "sweep",
     "unselected_bl_v",
 ]

@@ -227,6 +227,8 @@ def read_block(
         operation.wl_v,
         operation.read_v * _FIRST_S * math.sqrt(2 * block.rows),
         label=operation.label,
+        body_v=operation.body_v,
+        unselected_wl_v=operation.unselected_wl_v,
     )
     vectors, spans = 0, []
     pilots = np.linspace(0, len(signs), PILOTS, endpoint=False, dtype=np.int64)

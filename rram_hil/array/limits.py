@@ -6,13 +6,14 @@ the limit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from rram_hil.array.cells import Cells, Geometry
+from rram_hil.array.cells import MAP, Cells, Geometry
 from rram_hil.array.operations import (
     Apply,
     Block,
@@ -37,6 +38,12 @@ from rram_hil.validation import (
     PositiveVolts,
     StrictModel,
 )
+
+FORWARD_V = 0.4
+"""Forward bias of a body (V) that no limits may allow more than: beyond it the junctions of the
+selectors begin to conduct (rules of thumb say 0.5 V; unverified for any process), and thresholds
+have fallen so far that gates which count as closed here may not be.
+"""
 
 
 class Limits(StrictModel):
@@ -86,9 +93,10 @@ class Limits(StrictModel):
     )
     body_over_v: NotNegativeVolts = Field(
         default=0.0,
+        le=FORWARD_V,
         description=(
             "largest forward bias of a body: above the lowest line (0 V counts), of PMOS selectors"
-            " below the highest"
+            " below the highest; its junctions conduct beyond"
         ),
     )
 
@@ -97,6 +105,17 @@ class Limits(StrictModel):
         if not self.conductance_s[0] < self.conductance_s[1]:
             raise ValueError("conductance_s must be [lowest, highest]")
         return self
+
+
+Peaks = Callable[[Step, int], Iterable[Step]]
+"""What a step puts on the lines of so many cells for a moment, beyond what it says: the overshoot
+of a pulse as it arrives, told as steps.
+"""
+
+
+def no_peaks(step: Step, n: int) -> Iterable[Step]:
+    """Steps put on the lines what they say."""
+    return ()
 
 
 _MOST_PULSES = 1 << 62
@@ -124,10 +143,32 @@ def check_current_limit(limits: Limits, *, bounds_current: bool, multiplies: boo
 
 @dataclass(frozen=True)
 class Charge:
-    """The worst that an operation can do: pulses a cell (shape (n,)), for the ledger."""
+    """The worst that an operation can do, for the ledger: pulses of its cells (shape (n,)), and of
+    cells of other rows whose gates let more than the read limit through (shape (m,); selected ones
+    may be among them).
+    """
 
     cells: Cells
     pulses: IntArray
+    beside: Cells = field(default_factory=lambda: Cells.of([]))
+    beside_pulses: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    @property
+    def stresses(self) -> bool:
+        """Whether any cell may take a pulse."""
+        return bool(self.pulses.any() or self.beside_pulses.any())
+
+    @property
+    def everywhere(self) -> tuple[Cells, IntArray]:
+        """All these cells, each once, with all its pulses."""
+        if len(self.beside) == 0:
+            return self.cells, self.pulses
+        both = (self.cells, self.beside)
+        places = np.stack([np.concatenate([getattr(c, axis) for c in both]) for axis in MAP])
+        places, at = np.unique(places, axis=1, return_inverse=True)
+        pulses = np.zeros(places.shape[1], dtype=np.int64)
+        np.add.at(pulses, at.ravel(), np.concatenate([self.pulses, self.beside_pulses]))
+        return Cells(*places), pulses
 
 
 def _check(cells: Cells, values: FloatArray, limit: float, what: str, unit: str) -> None:
@@ -152,13 +193,13 @@ def half_selected_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> F
     other rows where a line below the level of their gates (0 V where the step says none) opens
     them; of PMOS selectors a line above it. In a 1R array it is every cell that shares a line.
     Source lines of other rows stand at 0 V, those of other columns at the level of their bit line.
-    A floating line is taken at its worst.
+    A floating line is taken at its worst. Gates that are not beyond a cell's lower end count as
+    closed wherever the body stands: its forward bias has a limit of its own, `FORWARD_V` at most.
     """
-    bl, sl = step.levels("bl", n), step.levels("sl", n)
-    zero = np.zeros(n)
-    bl, sl = zero if bl is None else bl, zero if sl is None else sl
-    drop = np.abs(bl - sl)
     if geometry.cell == "1R":
+        levels = (step.levels("bl", n), step.levels("sl", n))
+        bl, sl = (np.zeros(n) if volts is None else volts for volts in levels)
+        drop = np.abs(bl - sl)
         ends = np.maximum(np.abs(bl), np.abs(sl))
         by_scheme = {
             Scheme.HALF: drop / 2,
@@ -168,31 +209,48 @@ def half_selected_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> F
             Scheme.INHIBIT: drop,
         }
         return np.asarray(by_scheme[scheme], dtype=np.float64)
+    return np.asarray(np.maximum.reduce(_open_v(step, n, scheme, geometry)), dtype=np.float64)
+
+
+def _open_v(
+    step: Step, n: int, scheme: Scheme, geometry: Geometry
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """|V| across cells of a 1T1R array that can conduct beside each of `n` selected ones, shape
+    (n,): those of the same row; of other rows, those of the same column and all others.
+    """
+    bl, sl = (np.zeros(n) if v is None else v for v in (step.levels("bl", n), step.levels("sl", n)))
     # PMOS selectors follow the rules of NMOS ones with all signs changed.
     sign = geometry.polarity
-    others = sign * unselected_bl_v(step, n, scheme)
-    gate = step.levels("wl", n)
+    others, gate = sign * unselected_bl_v(step, n, scheme), step.levels("wl", n)
     bl, sl, closed = sign * bl, sign * sl, sign * (step.unselected_wl_v or 0.0)
+    nothing = np.zeros(n)
+
+    def across(line: FloatArray, source: FloatArray) -> FloatArray:
+        return np.where(np.minimum(line, source) < closed, np.abs(line - source), nothing)
+
     if geometry.source_lines == "column":
-        return np.where(np.minimum(bl, sl) < closed, drop, 0.0)
+        return nothing, across(bl, sl), nothing
     is_open = np.ones(n, dtype=np.bool_) if gate is None else sign * gate > np.minimum(others, sl)
-    worst = np.where(is_open, np.abs(others - sl), 0.0)
-    source = sl if geometry.source_lines == "common" else zero
-    for line in (bl, others, sl) if scheme is Scheme.FLOATING else (bl, others):
-        is_open = np.minimum(line, source) < closed
-        worst = np.maximum(worst, np.where(is_open, np.abs(line - source), 0.0))
-    return np.asarray(worst, dtype=np.float64)
+    source = sl if geometry.source_lines == "common" else nothing
+    apart = across(others, source)
+    if scheme is Scheme.FLOATING:
+        apart = np.maximum.reduce([apart, across(bl, source), across(sl, source)])
+    return np.where(is_open, np.abs(others - sl), nothing), across(bl, source), apart
 
 
 def stressed_v(step: Step, n: int, scheme: Scheme, geometry: Geometry) -> FloatArray:
     """|V| (V) by which width and energy of a step are bounded, for each of `n` selected cells,
-    shape (n,): what stands across the cell itself, or across others that a level of the unselected
-    word lines opens.
+    shape (n,): the most that stands across the cell itself or across half-selected ones.
     """
     own = np.abs(step.cell_v(n))
-    if step.unselected_wl_v is None:
-        return own
     return np.maximum(own, half_selected_v(step, n, scheme, geometry))
+
+
+def stresses_cells(operation: Apply, geometry: Geometry, limits: Limits) -> bool:
+    """Whether any cell, selected or not, may see more than the read limit."""
+    n, scheme = len(operation.cells), operation.unselected
+    felt = (stressed_v(step, n, scheme, geometry) for step in operation.steps)
+    return not all(np.all(volts <= limits.read_v) for volts in felt)
 
 
 def unselected_bl_v(step: Step, n: int, scheme: Scheme) -> FloatArray:
@@ -270,7 +328,8 @@ def _check_extras(
         _check(cells, body, limits.body_v, "body", "V")
         forward = np.maximum(sign * body - np.minimum.reduce([sign * e for e in ends]), 0.0)
         words = "above the lowest" if sign > 0 else "below the highest"
-        _check(cells, forward, limits.body_over_v, f"body {words} line", "V")
+        most_v = min(limits.body_over_v, FORWARD_V)
+        _check(cells, forward, most_v, f"body {words} line", "V")
         ends.append(body)
     idle = np.full(n, step.unselected_wl_v or 0.0)
     _check(cells, idle, limits.wl_v, "unselected WL", "V")
@@ -280,9 +339,9 @@ def _check_extras(
 
 def check_levels(
     step: Step, cells: Cells, scheme: Scheme, geometry: Geometry, limits: Limits
-) -> None:
-    """Refuse what a step puts on lines, selected cells and others, however long. Raises as
-    `check`.
+) -> FloatArray:
+    """Refuse what a step puts on lines, selected cells and others, however long; |V| that bounds
+    how long (`stressed_v`). Raises as `check`.
     """
     n = len(cells)
     _check_selected(step, cells, geometry, limits)
@@ -291,15 +350,37 @@ def check_levels(
         _check(cells, unselected_bl_v(step, n, scheme), limits.bl_v, "unselected BL", "V")
     half_selected = half_selected_v(step, n, scheme, geometry)
     _check(cells, half_selected, limits.half_select_v, "a half-selected cell's", "V")
+    return np.maximum(np.abs(step.cell_v(n)), half_selected)
+
+
+def _check_peaks(
+    step: Step, cells: Cells, scheme: Scheme, geometry: Geometry, limits: Limits, peaks: Peaks
+) -> None:
+    for worst in peaks(step, len(cells)):
+        try:
+            check_levels(worst, cells, scheme, geometry, limits)
+        except LimitError as error:
+            error.message += ", counting the overshoot of the pulse"
+            raise
 
 
 def _check_step(
-    step: Step, cells: Cells, scheme: Scheme, geometry: Geometry, limits: Limits
-) -> None:
-    n = len(cells)
-    check_levels(step, cells, scheme, geometry, limits)
-    reading = stressed_v(step, n, scheme, geometry) <= limits.read_v
-    longest = limits.read_width_s if np.all(reading) else limits.width_s
+    step: Step,
+    operation: Apply | Program | CodedRead,
+    geometry: Geometry,
+    limits: Limits,
+    bounds_current: bool,
+    peaks: Peaks = no_peaks,
+) -> FloatArray:
+    """Levels, width and energy of a step of an operation; |V| that these were held against."""
+    cells, n = operation.cells, len(operation.cells)
+    # A coded read is read cell by cell under no other.
+    scheme, compliance_a = Scheme.INHIBIT, None
+    if not isinstance(operation, CodedRead):
+        scheme, compliance_a = operation.unselected, operation.compliance_a
+    drop = check_levels(step, cells, scheme, geometry, limits)
+    _check_peaks(step, cells, scheme, geometry, limits, peaks)
+    longest = limits.read_width_s if np.all(drop <= limits.read_v) else limits.width_s
     _check(cells, np.full(n, step.width_s), longest, "width", "s")
     if not step.width_s > 0:
         raise LimitError(
@@ -308,6 +389,8 @@ def _check_step(
             value=step.width_s,
             allowed=(0.0, longest),
         )
+    _check_energy(cells, drop, step.width_s, compliance_a, limits, bounds_current)
+    return drop
 
 
 def _check_energy(
@@ -364,25 +447,52 @@ def _check_life(cells: Cells, pulses: FloatArray | IntArray, limits: Limits) -> 
         )
 
 
+def _opens_rows(step: Step, geometry: Geometry) -> bool:
+    """Whether any line lies where gates at the level of unselected word lines may be open."""
+    lines = [0.0, *(v for v in (step.bl_v, step.sl_v) if v is not None)]
+    lowest = min(float(np.min(geometry.polarity * np.asarray(v))) for v in lines)
+    return not geometry.polarity * (step.unselected_wl_v or 0.0) <= lowest
+
+
+def _beside(operation: Apply | Program, geometry: Geometry, limits: Limits) -> Charge:
+    """The charge of cells of other rows whose gates a step opens, all else left out."""
+    cells, n = operation.cells, len(operation.cells)
+    is_apply = isinstance(operation, Apply)
+    steps = operation.steps if isinstance(operation, Apply) else operation.extremes()
+    # How often a selected cell leaves a pulse on the others of its column, and on those beyond.
+    left = np.zeros((2, n))
+    if geometry.cell == "1T1R":
+        for step in steps if n else ():
+            if not _opens_rows(step, geometry):
+                continue
+            opened = np.stack(_open_v(step, n, operation.unselected, geometry)[1:])
+            taken = ~(opened <= limits.read_v)
+            left = left + taken if is_apply else np.maximum(left, taken)
+    if not left.any():
+        return Charge(cells, np.zeros(n, dtype=np.int64))
+    left *= operation.repeat if isinstance(operation, Apply) else operation.budget()
+    column, apart = np.zeros((2, *geometry.shape))
+    column[cells.tile, cells.row, cells.column], apart[cells.tile, cells.row, cells.column] = left
+    felt = column.sum(axis=1, keepdims=True) - column
+    in_row, in_column = apart.sum(axis=2, keepdims=True), apart.sum(axis=1, keepdims=True)
+    felt += apart.sum(axis=(1, 2), keepdims=True) - in_row - in_column + apart
+    at = np.flatnonzero(felt)
+    beside, pulses = Cells.from_index(at, geometry), felt.ravel()[at]
+    _check_life(beside, pulses, limits)
+    none = np.zeros(n, dtype=np.int64)
+    return Charge(cells, none, beside, np.minimum(pulses, _MOST_PULSES).astype(np.int64))
+
+
 def _check_apply(
-    operation: Apply, geometry: Geometry, limits: Limits, bounds_current: bool
+    operation: Apply, geometry: Geometry, limits: Limits, bounds_current: bool, peaks: Peaks
 ) -> IntArray:
-    n = len(operation.cells)
     for step in operation.steps:
-        _check_step(step, operation.cells, operation.unselected, geometry, limits)
-        _check_energy(
-            operation.cells,
-            stressed_v(step, n, operation.unselected, geometry),
-            step.width_s,
-            operation.compliance_a,
-            limits,
-            bounds_current,
-        )
+        _check_step(step, operation, geometry, limits, bounds_current, peaks)
     return pulses_of(operation, limits)
 
 
 def _check_program(
-    operation: Program, geometry: Geometry, limits: Limits, bounds_current: bool
+    operation: Program, geometry: Geometry, limits: Limits, bounds_current: bool, peaks: Peaks
 ) -> IntArray:
     cells, n = operation.cells, len(operation.cells)
     low, high = limits.conductance_s
@@ -410,19 +520,16 @@ def _check_program(
                 )
         _check_stronger_than_reads(train.amplitude_v, operation, limits)
     for step in operation.extremes():
-        _check_step(step, cells, operation.unselected, geometry, limits)
-        drop = stressed_v(step, n, operation.unselected, geometry)
-        _check_energy(cells, drop, step.width_s, operation.compliance_a, limits, bounds_current)
+        _check_step(step, operation, geometry, limits, bounds_current, peaks)
         # Between the ends of the ramps a gate may open that is closed at each of them.
-        worst = half_selected_v(replace(step, wl_v=None), n, operation.unselected, geometry)
-        _check(cells, worst, limits.half_select_v, "a half-selected cell's", "V")
-    _check_step(operation.read, cells, operation.unselected, geometry, limits)
-    drop = stressed_v(operation.read, n, operation.unselected, geometry)
-    width_s, most_a = operation.read.width_s, operation.compliance_a
-    _check_energy(cells, drop, width_s, most_a, limits, bounds_current)
-    if np.any(~(np.abs(operation.read.cell_v(n)) <= limits.read_v)):
+        for moment in (step, *peaks(step, n)):
+            worst = half_selected_v(replace(moment, wl_v=None), n, operation.unselected, geometry)
+            _check(cells, worst, limits.half_select_v, "a half-selected cell's", "V")
+    drop = _check_step(operation.read, operation, geometry, limits, bounds_current)
+    if not np.all(drop <= limits.read_v):
         raise LimitError(
-            f"the read of a write-verify is above the read limit of {limits.read_v:g} V"
+            f"the read of a write-verify is above the read limit of {limits.read_v:g} V:"
+            f" {np.max(drop):g} V on a cell, selected or not"
         )
     if operation.verify == "coded" and n:
         reading = coded_verify(operation, np.arange(n))
@@ -474,52 +581,55 @@ def _check_multiply(
             )
     corner = Cells.of([(block.tile, block.row, block.column)])
     _check(corner, np.array([operation.read_v]), limits.read_v, "multiply read voltage", "V")
+    beside = operation.body_v, operation.unselected_wl_v
     for sl_v in (operation.read_v, -operation.read_v):
         # All cells of the block are selected; every other sees no more than these, which are reads.
-        _check_selected(Step(0.0, sl_v, operation.wl_v), corner, geometry, limits)
-
-
-def _check_cell_read(
-    step: Step, cells: Cells, geometry: Geometry, limits: Limits, bounds_current: bool
-) -> None:
-    """A coded read stresses no cell, whichever way a bench goes."""
-    _check_step(step, cells, Scheme.INHIBIT, geometry, limits)
-    drop = stressed_v(step, len(cells), Scheme.INHIBIT, geometry)
-    _check_energy(cells, drop, step.width_s, None, limits, bounds_current)
-    if not np.all(np.abs(step.cell_v(len(cells))) <= limits.read_v):
-        raise LimitError(
-            f"the cell_read of a coded read is above the read limit of {limits.read_v:g} V"
-        )
+        step = Step(0.0, sl_v, operation.wl_v, 1e-6, "no", *beside)
+        _check_selected(step, corner, geometry, limits)
+        _check_extras(step, corner, Scheme.INHIBIT, geometry, limits)
 
 
 def check(
-    operation: Operation, geometry: Geometry, limits: Limits, *, bounds_current: bool = True
+    operation: Operation,
+    geometry: Geometry,
+    limits: Limits,
+    *,
+    bounds_current: bool = True,
+    peaks: Peaks = no_peaks,
 ) -> Charge:
     """Refuse an operation that could pass a limit; else the worst-case charge to each cell's pulse
     budget.
 
     `bounds_current` is False on a bench that cannot limit the current: the energy of a pulse is
-    then that of a cell of the highest conductance in the limits. Raises `LimitError` naming cell,
-    line, value and limit, `ConfigError` for a cell off the chip.
+    then that of a cell of the highest conductance in the limits. `peaks` tells what steps put on
+    lines beyond their levels. Raises `LimitError` naming cell, line, value and limit, `ConfigError`
+    for a cell off the chip.
     """
-    none = Cells.of([])
     if isinstance(operation, Apply | Program):
         operation.cells.index(geometry)
         pulses = (
-            _check_apply(operation, geometry, limits, bounds_current)
+            _check_apply(operation, geometry, limits, bounds_current, peaks)
             if isinstance(operation, Apply)
-            else _check_program(operation, geometry, limits, bounds_current)
+            else _check_program(operation, geometry, limits, bounds_current, peaks)
         )
         _check_life(operation.cells, pulses, limits)
-        return Charge(operation.cells, pulses)
+        charge = replace(_beside(operation, geometry, limits), pulses=pulses)
+        _check_life(*charge.everywhere, limits)
+        return charge
     if isinstance(operation, Multiply):
         _check_multiply(operation, operation, geometry, limits)
     elif isinstance(operation, CodedRead):
         for block in operation.blocks:
             _check_multiply(operation, block, geometry, limits)
         if operation.cell_read is not None:
+            # A coded read stresses no cell, whichever way a bench goes.
             step = operation.cell_read
-            _check_cell_read(step, operation.cells, geometry, limits, bounds_current)
+            drop = _check_step(step, operation, geometry, limits, bounds_current)
+            if not np.all(drop <= limits.read_v):
+                raise LimitError(
+                    f"the cell_read of a coded read is above the read limit of {limits.read_v:g} V:"
+                    f" {np.max(drop):g} V on a cell, selected or not"
+                )
     elif hasattr(operation, "cells"):
         operation.cells.index(geometry)
     elif not operation.seconds <= limits.wait_s:
@@ -529,4 +639,4 @@ def check(
             value=operation.seconds,
             allowed=(0.0, limits.wait_s),
         )
-    return Charge(none, np.zeros(0, dtype=np.int64))
+    return Charge(Cells.of([]), np.zeros(0, dtype=np.int64))

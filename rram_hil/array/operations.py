@@ -220,8 +220,7 @@ class Step:
     @property
     def extras(self) -> tuple[StepExtra, ...]:
         """What this step says beside its three lines."""
-        levels: tuple[StepExtra, ...] = ("body_v", "unselected_wl_v")
-        said = tuple(name for name in levels if getattr(self, name) is not None)
+        said = _levels_said(self)
         return (*said, "also_gate") if self.also_gate else said
 
     def without_gate(self) -> Step:
@@ -246,11 +245,15 @@ class Step:
         return replace(self, bl_v=bl, sl_v=sl, wl_v=wl)
 
 
-def _refuse_extras(step: Step, which: Sequence[StepExtra], what: str) -> None:
-    """Raises `ConfigError` where a step says what its operation has no use for."""
-    for name in step.extras:
-        if name in which:
-            raise ConfigError(f"{what} may not say {name}, for which this operation has no place")
+def _levels_said(asked: Step | Multiply | CodedRead) -> tuple[StepExtra, ...]:
+    levels: tuple[StepExtra, ...] = ("body_v", "unselected_wl_v")
+    return tuple(name for name in levels if getattr(asked, name) is not None)
+
+
+def _refuse_also_gate(step: Step, what: str) -> None:
+    """Raises `ConfigError` where a step asks for currents that its operation does not keep."""
+    if step.also_gate:
+        raise ConfigError(f"{what} may not say also_gate, for which this operation has no place")
 
 
 @dataclass(frozen=True, eq=False)
@@ -487,10 +490,7 @@ class Program(Request["ProgramResult"]):
             raise ConfigError(f"program: verify must be single or coded, not {self.verify!r}")
         if self.verify == "coded" and any(np.ndim(getattr(self.read, f"{x}_v")) for x in LINES):
             raise ConfigError("program: a coded verify reads all cells at the same volts")
-        # What codes are multiplied at is a read voltage and a word line, and a write-verify keeps
-        # no gate currents.
-        nowhere = self.read.extras if self.verify == "coded" else ("also_gate",)
-        _refuse_extras(self.read, nowhere, "program: its read step")
+        _refuse_also_gate(self.read, "program: its read step")
 
     def extremes(self) -> tuple[Step, ...]:
         """Steps at the ends of all ramps: no pulse of this operation goes further on any line."""
@@ -528,7 +528,8 @@ class Multiply(Request["MultiplyResult"]):
     rows `row`, `row` + 1, ... as V = code / (2**(input_bits - 1) - 1) x `read_v`, with the bit
     lines of columns `column` .. `column` + `columns` - 1 at virtual ground and the gates of those
     rows at `wl_v`. Each column current becomes a signed ADC code of full scale `full_scale_a`. With
-    `words`, the on-chip words of the block are multiplied too.
+    `words`, the on-chip words of the block are multiplied too. `body_v` and `unselected_wl_v` (of
+    all other rows) as in a `Step`.
     """
 
     tile: int
@@ -542,6 +543,8 @@ class Multiply(Request["MultiplyResult"]):
     full_scale_a: float = 1e-3
     words: bool = False
     label: str = ""
+    body_v: float | None = field(default=None, metadata=LATER)
+    unselected_wl_v: float | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         # Whether a place is on the chip is for the limits to say.
@@ -549,6 +552,7 @@ class Multiply(Request["MultiplyResult"]):
         _keep_whole(self, "multiply", **anywhere, input_bits=(2, 16))
         for name in ("read_v", "wl_v", "full_scale_a"):
             _keep_number(self, name)
+        _keep_level(self, "body_v", "unselected_wl_v")
         try:
             inputs = np.asarray(self.inputs)
         except ValueError:
@@ -565,6 +569,11 @@ class Multiply(Request["MultiplyResult"]):
                 f"multiply: full_scale_a must be above 0 A and finite, not {self.full_scale_a}"
             )
         object.__setattr__(self, "inputs", inputs.astype(np.int16, copy=False))
+
+    @property
+    def extras(self) -> tuple[StepExtra, ...]:
+        """What it says beside the lines of its block."""
+        return _levels_said(self)
 
     @property
     def rows(self) -> int:
@@ -656,6 +665,7 @@ class CodedRead(Request["CodedReadResult"]):
     range is chosen from the data so that no code saturates; `repeat` repeats the codes. The ranges
     and the decoding are the board's where it has this operation, else the host's. A bench that
     cannot multiply reads cell by cell under `cell_read`, and is refused where that is None.
+    `body_v` and `unselected_wl_v` as in a `Multiply`.
     """
 
     blocks: tuple[Block, ...]
@@ -664,6 +674,8 @@ class CodedRead(Request["CodedReadResult"]):
     repeat: int = 1
     cell_read: Step | None = None
     label: str = ""
+    body_v: float | None = field(default=None, metadata=LATER)
+    unselected_wl_v: float | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         if isinstance(self.blocks, Block):
@@ -674,15 +686,21 @@ class CodedRead(Request["CodedReadResult"]):
         _keep_whole(self, "coded read", repeat=(1, MOST_REPEATS))
         for name in ("read_v", "wl_v"):
             _keep_number(self, name)
+        _keep_level(self, "body_v", "unselected_wl_v")
         if self.cell_read is not None and not isinstance(self.cell_read, Step):
             raise ConfigError(f"coded read: cell_read must be a Step, not {short(self.cell_read)}")
         if self.cell_read is not None and self.cell_read.measure != "current":
             raise ConfigError("coded read: cell_read must measure the current")
         if self.cell_read is not None:
-            _refuse_extras(self.cell_read, ("also_gate",), "coded read: cell_read")
+            _refuse_also_gate(self.cell_read, "coded read: cell_read")
         if not 0 < self.read_v < float("inf"):
             raise ConfigError(f"coded read: read_v must be above 0 V, not {self.read_v}")
         _ = self.cells  # blocks that share a cell are refused
+
+    @property
+    def extras(self) -> tuple[StepExtra, ...]:
+        """What it says beside the lines of its blocks."""
+        return _levels_said(self)
 
     @property
     def cells(self) -> Cells:

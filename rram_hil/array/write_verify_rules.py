@@ -133,4 +133,6 @@ def coded_verify(operation: Program, at: IntArray) -> CodedRead:
         float(np.abs(read.cell_v(1)[0])),
         0.0 if gate is None else float(gate[0]),
         label=operation.label,
+        body_v=read.body_v,
+        unselected_wl_v=read.unselected_wl_v,
     )

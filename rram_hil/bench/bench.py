@@ -79,6 +79,7 @@ class Bench:
         self.climate = climate
         self.ledger: Ledger | None = None
         self.correction: Correction = correction_of(file, driver, identity)
+        driver.arrivals = self.correction.arrivals
         self.setting = Setting(
             file.chip.geometry,
             file.limits,
@@ -88,6 +89,7 @@ class Bench:
             correction=self.correction,
             paths=driver.reading_paths,
             instruments=driver.instruments,
+            peaks=driver.peaks,
         )
         self.ledger_warning = ""
         self._engine: Engine | None = None

@@ -24,6 +24,7 @@ from rram_hil.hardware.instrument import (
     SwitchMatrix,
     instrument_class,
 )
+from rram_hil.hardware.oscilloscope import Oscilloscope
 from rram_hil.hardware.thermostat import Thermostat
 from rram_hil.hardware.undriven import why_undriven
 from rram_hil.plugins import working
@@ -35,8 +36,6 @@ ANSWER_S = 1.0
 LONGEST_ANSWER = 4096
 KXCI = re.compile(r"::1225::SOCKET$", re.IGNORECASE)
 """Where a 4200A-SCS listens, whose messages end with a NUL."""
-MAKERS = {"keysight": ("agilent", "hewlett"), "lake shore": ("lsci",)}
-"""Other names under which a maker's instruments tell themselves."""
 NOT_OPENED = (
     "a serial port, not opened: opening toggles its control lines, and the line rate is unknown;"
     " --probe-serial asks it"
@@ -178,13 +177,14 @@ def _family(maker: str, told: str) -> tuple[str, str, str]:
     """
     problem = "no installed driver knows this model"
     for name, family in families():
-        makers = (family.MAKER.casefold(), *MAKERS.get(family.MAKER.casefold(), ()))
-        if not any(m in maker.casefold() for m in makers):
-            continue
         model = family(family.Config(kind=name)).plain_model(told)
-        if model in family.MODELS:
+        offer = family.offer(model)
+        if not family.is_made_by(maker):
+            if model in family.MODELS:
+                problem += f"; {name} drives a {model} of {' or '.join(family.MAKERS)}"
+        elif model in family.MODELS:
             return name, model, ""
-        if offer := family.offer(model):
+        elif offer:
             problem += f"; of {name} {offer}"
     return "", told, why_undriven(told) or problem
 
@@ -204,9 +204,11 @@ def known_models() -> list[KnownModels]:
     rows = []
     for kind, family in families():
         sheets = {model: family.SHEETS.get(model, ModelSheet(())) for model in family.MODELS}
+        makers = tuple(f"maker {name!r}: {seen}" for name, seen in family.MAKERS.items())
         for sheet in dict.fromkeys(sheets.values()):
             models = tuple(model for model, own in sheets.items() if own == sheet)
-            rows.append(KnownModels(kind, models, sheet.documents, sheet.unverified))
+            documents = (*sheet.documents, *makers)
+            rows.append(KnownModels(kind, models, documents, sheet.unverified))
     return rows
 
 
@@ -232,6 +234,8 @@ def _with_blocks(devices: list[Device]) -> list[Device]:
                 f"kind = {json.dumps(device.kind)}",
                 f"model = {json.dumps(device.model)}",
                 f"resource = {json.dumps(device.resource)}",
+                # Some instruments tell a zero.
+                *([f"serial = {json.dumps(device.serial)}"] if device.serial.strip("0") else ()),
                 *(NEAR_ROOM if is_thermostat else ()),
             ]
         elif device.driver:
@@ -245,5 +249,10 @@ def _with_blocks(devices: list[Device]) -> list[Device]:
 
 
 def _role(family: type[Instrument]) -> str:
-    roles = {SourceMeter: "smu", SwitchMatrix: "matrix", PulseGenerator: "pulser"}
+    roles: dict[type[Instrument], str] = {
+        SourceMeter: "smu",
+        SwitchMatrix: "matrix",
+        PulseGenerator: "pulser",
+        Oscilloscope: "scope",
+    }
     return next((name for base, name in roles.items() if issubclass(family, base)), "instrument")

@@ -214,8 +214,9 @@ class _PlanningEngine(Engine):
         charge = check(operation, self.geometry, self.limits)
         self.forecast.extremes.include(operation, self.limits.read_v)
         if len(charge.cells):
-            at = charge.cells.index(self.geometry)
-            self._bound[at] = np.maximum(self._bound[at], charge.pulses)
+            cells, pulses = charge.everywhere
+            at = cells.index(self.geometry)
+            self._bound[at] = np.maximum(self._bound[at], pulses)
             self._take_worst()
 
     def _take_worst(self) -> None:
@@ -239,7 +240,8 @@ class _PlanningEngine(Engine):
         if isinstance(result, CodedReadResult):
             forecast.reads += result.reads
         if len(charge.cells):
-            self._given[charge.cells.index(self.geometry)] += charge.pulses
+            cells, pulses = charge.everywhere
+            self._given[cells.index(self.geometry)] += pulses
             self._take_worst()
         return result
 

@@ -4,20 +4,23 @@ connect to.
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, cast
 
-from rram_hil.bench.bench_file import load_bench_file
+from rram_hil.bench.bench_file import ThermostatSection, load_bench_file
 from rram_hil.bench.far_side import launcher, request_of
+from rram_hil.bench.thermostats import check_thermostat, start_thermostat
 from rram_hil.errors import ConfigError, LinkError, near
 from rram_hil.hardware.far_side import SimulatedFarSide
 from rram_hil.hardware.undriven import why_undriven
 from rram_hil.plugins import load, working
+from rram_hil.wire.bench_clock import FarClock
 
 GROUP = "rram_hil.simulated_instruments"
 """Entry points of what can be started alone."""
@@ -33,21 +36,26 @@ class Alone(Protocol):
     MODELS: tuple[str, ...]
 
     def start_alone(
-        self, model: str, load_ohm: float = math.inf, port: int = 0
+        self,
+        model: str,
+        load_ohm: float = math.inf,
+        port: int = 0,
+        modules: Sequence[str] | None = None,
     ) -> SimulatedFarSide:
-        """Start one of the models; a resistor of `load_ohm` behind every channel. Raises
-        `ConfigError` if it cannot.
+        """Start one of the models; a resistor of `load_ohm` behind every channel, `modules` in its
+        slots (it need not take that argument). Raises `ConfigError` if it cannot.
         """
 
 
 def start_bench(path: Path, load_ohm: float | None = None) -> SimulatedFarSide:
-    """Start every instrument of a simulated bench; with `load_ohm` a resistor stands for the array
-    behind each source-meter.
+    """Start every instrument of a simulated bench, its thermostat too; with `load_ohm` a resistor
+    stands for the array behind each source-meter.
 
     Raises `ConfigError` where the bench file describes none, or has no source-meters to put a
     resistor behind.
     """
     file = load_bench_file(path)
+    check_thermostat(file)
     request = request_of(file)
     if load_ohm is not None:
         if "instruments" not in request.settings:
@@ -66,12 +74,37 @@ def start_bench(path: Path, load_ohm: float | None = None) -> SimulatedFarSide:
             f"{path}: driver {file.driver.name!r} has its array in the bench's own process: nothing"
             " to connect to"
         )
-    return far_side
+    return far_side if file.thermostat is None else _with_thermostat(far_side, file.thermostat)
 
 
-def start_model(model: str, load_ohm: float = math.inf, port: int = 0) -> SimulatedFarSide:
-    """Start one instrument, named "MODEL" or "MAKER MODEL" in any case. Raises `ConfigError`
-    listing what there is.
+def _with_thermostat(far_side: SimulatedFarSide, section: ThermostatSection) -> SimulatedFarSide:
+    """The far side of a bench and its thermostat, which lives on the clock of that far side."""
+    clock = None
+    try:
+        clock = FarClock(far_side.control) if far_side.control else None
+        beside = start_thermostat(section, time.monotonic if clock is None else clock.now_s)
+    except BaseException:
+        if clock is not None:
+            clock.close()
+        far_side.stop()
+        raise
+    ((_, model, resource),) = beside.instruments
+
+    def stop() -> None:
+        beside.stop()
+        if clock is not None:
+            clock.close()
+        far_side.stop()
+
+    instruments = (*far_side.instruments, ("thermostat", model, resource))
+    return replace(far_side, stop=stop, instruments=instruments)
+
+
+def start_model(
+    model: str, load_ohm: float = math.inf, port: int = 0, modules: Sequence[str] | None = None
+) -> SimulatedFarSide:
+    """Start one instrument, named "MODEL" or "MAKER MODEL" in any case, with `modules` in its slots
+    (None: its usual ones). Raises `ConfigError` listing what there is.
     """
     if not load_ohm > 0:
         raise ConfigError(f"--load {load_ohm:g}: the resistance must be above 0 ohm")
@@ -80,7 +113,11 @@ def start_model(model: str, load_ohm: float = math.inf, port: int = 0) -> Simula
     for _, found in working(GROUP, _alone):
         for name in found.MODELS:
             if wanted in (name.casefold(), f"{found.MAKER} {name}".casefold()):
-                return found.start_alone(name, load_ohm, port)
+                if modules is None:
+                    return found.start_alone(name, load_ohm, port)
+                if "modules" not in inspect.signature(found.start_alone).parameters:
+                    raise ConfigError(f"--modules: {name} has no slots for modules")
+                return found.start_alone(name, load_ohm, port, modules)
         known.setdefault(found.MAKER, []).extend(found.MODELS)
     name = model.upper().split()[-1] if model.split() else ""
     if why := why_undriven(name):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
-from rram_hil.bench.bench_file import BenchFile
+from rram_hil.bench.bench_file import BenchFile, ThermostatSection
 from rram_hil.engine.climate import ThermostatClimate
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Identity
@@ -64,9 +64,32 @@ def check_thermostat(file: BenchFile) -> None:
     if file.thermostat is None:
         return
     where = f"{file.path}: thermostat"
-    family, _ = checked_instrument(file.thermostat.settings, where)
+    family, config = checked_instrument(file.thermostat.settings, where)
     if not issubclass(family, Thermostat):
         raise ConfigError(f"{where}.kind: {file.thermostat.kind!r} is no thermostat")
+    others = file.driver.settings.get("instruments", {})
+    taken = {"driver": file.driver.settings.get("port", "")} | {
+        f"driver.instruments.{name}": section.get("resource", "")
+        for name, section in (others.items() if isinstance(others, dict) else ())
+        if isinstance(section, dict)
+    }
+    for other, resource in taken.items():
+        if config.resource and str(resource).casefold() == config.resource.casefold():
+            raise ConfigError(f"{where}.resource: {config.resource!r} is that of {other}")
+
+
+def start_thermostat(section: ThermostatSection, now_s: Callable[[], float]) -> SimulatedFarSide:
+    """What stands for the thermostat of a simulated bench, on the bench clock `now_s` (s). Raises
+    `ConfigError` where its kind has no simulator.
+    """
+    settings = section.settings
+    group = "rram_hil.simulated_instruments"
+    simulated = cast(SimulatedThermostat, load(group, section.kind, "simulated instrument"))
+    instead = str(settings.get("treat_as") or simulated.MODELS[0])
+    told = str(settings.get("model") or instead)
+    # What is driven as another model behaves as that one here.
+    model = told if told in simulated.MODELS else instead
+    return simulated.start_beside(model, now_s, told if told != model else "")
 
 
 def connect_climate(
@@ -81,13 +104,7 @@ def connect_climate(
     settings: Mapping[str, Any] = section.settings
     far_side = None
     if file.simulation is not None and not isinstance(traffic, Playback):
-        group = "rram_hil.simulated_instruments"
-        simulated = cast(SimulatedThermostat, load(group, section.kind, "simulated instrument"))
-        instead = str(settings.get("treat_as") or simulated.MODELS[0])
-        told = str(settings.get("model") or instead)
-        # What is driven as another model behaves as that one here.
-        model = told if told in simulated.MODELS else instead
-        far_side = simulated.start_beside(model, now_s, told if told != model else "")
+        far_side = start_thermostat(section, now_s)
         kept = {key: value for key, value in settings.items() if key not in OF_THE_HARDWARE}
         settings = kept | {"resource": far_side.instruments[0][2]}
     try:

@@ -32,6 +32,7 @@ from rram_hil.array import (
 from rram_hil.corrections.calibration_file import CalibrationFile, Value
 from rram_hil.corrections.kind import CalibrationKind, Sense, Series, Source, Wires
 from rram_hil.errors import ConfigError
+from rram_hil.hardware.arrival import Arrival
 from rram_hil.hardware.driver import ReadingPath
 from rram_hil.types import FloatArray
 
@@ -70,11 +71,15 @@ class Correction:
         self._resistances: list[Series] = []
         self._columns: tuple[Value, Value] | None = None
         self._wires: Wires | None = None
+        self.arrivals: dict[str, Arrival] = {}
+        """How pulses arrive, by the generator's channel."""
         # By kind, so that sums do not depend on the order in the bench file.
         for entry in sorted(files, key=lambda e: e.file.kind):
             pieces = entry.kind.pieces()
             twice = sorted(
-                {*self._sources} & {*pieces.sources} | {*self._senses} & {*pieces.senses}
+                {*self._sources} & {*pieces.sources}
+                | {*self._senses} & {*pieces.senses}
+                | {*self.arrivals} & {*pieces.arrivals}
             )
             if self._columns is not None and pieces.columns is not None:
                 twice.append("columns")
@@ -82,6 +87,7 @@ class Correction:
                 raise ConfigError(f"{entry.name}: another calibration corrects {twice[0]} as well")
             self._sources |= pieces.sources
             self._senses |= pieces.senses
+            self.arrivals |= pieces.arrivals
             self._resistances += [] if pieces.series is None else [pieces.series]
             self._columns = pieces.columns or self._columns
             self._wires = pieces.wires or self._wires

@@ -18,6 +18,7 @@ from rram_hil.array import Block, Cells, Geometry
 from rram_hil.corrections.calibration_file import KINDS, CalibrationFile, Value
 from rram_hil.crossbar.ir_drop import Lines, correct_map
 from rram_hil.errors import ConfigError
+from rram_hil.hardware.arrival import Arrival
 from rram_hil.hardware.driver import Identity, ReadingPath
 from rram_hil.plugins import load_class
 from rram_hil.types import FloatArray
@@ -90,6 +91,7 @@ class Pieces:
     `sources` and `senses` go by the names that the driver's reading paths give them: "bl", "sl" and
     "adc" on a board, "smu.a" on a rack. `columns` are gain errors and offsets (of the full scale)
     of a multiply's columns, one value a column of the chip; `wires` stand between its cells.
+    `arrivals` go by the pulse generator's channel as the bench's wiring names it, "pulser.1".
     """
 
     sources: Mapping[str, Source] = field(default_factory=dict)
@@ -97,6 +99,7 @@ class Pieces:
     series: Series | None = None
     columns: tuple[Value, Value] | None = None
     wires: Wires | None = None
+    arrivals: Mapping[str, Arrival] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

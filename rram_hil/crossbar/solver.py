@@ -42,15 +42,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import SuperLU, splu
 
 from rram_hil.types import FloatArray
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import SuperLU
 
 BoolArray = NDArray[np.bool_]
 
@@ -483,11 +483,13 @@ class Prepared:
         if driven.all():
             return ~driven
         rows, columns = self.crossbar.g_s.shape
+        # 0.25 s to load, which every simulator would pay and few arrays need; so below.
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         i, j = np.nonzero(self.crossbar.g_s)
         size = rows + columns
-        joins = sparse.coo_array(
-            (np.ones(i.size, dtype=np.int8), (i, j + rows)), shape=(size, size)
-        )
+        joins = coo_array((np.ones(i.size, dtype=np.int8), (i, j + rows)), shape=(size, size))
         count, part = connected_components(joins, directed=False)
         reached = np.bincount(part, driven, count) > 0
         return np.asarray(~reached[part], dtype=np.bool_)
@@ -745,7 +747,10 @@ class Prepared:
             a += [one, other] if k == 0 else [one, other, one, other]
             b += [other, one] if k == 0 else [other, one, one, other]
             g += [-joins, -joins] if k == 0 else [-joins, -joins, joins, joins]
-        matrix = sparse.coo_array(
+        from scipy.sparse import coo_array
+        from scipy.sparse.linalg import splu
+
+        matrix = coo_array(
             (np.concatenate(g), (np.concatenate(a), np.concatenate(b))),
             shape=(count + 1, count + 1),
         ).tocsc()[:count, :count]

@@ -315,7 +315,7 @@ class Engine:
     def _do_aside(self, operation: Request[R]) -> R:
         assert isinstance(operation, Operation)
         charge = self._checked(operation)
-        if charge.pulses.any():
+        if charge.stresses:
             raise ConfigError(
                 "a computation may only read, multiply, write on-chip words and wait: this would"
                 " stress cells"
@@ -331,6 +331,7 @@ class Engine:
             self.geometry,
             self.limits,
             bounds_current=self.driver.capabilities.compliance,
+            peaks=self.driver.peaks,
         )
 
     def _within_life(self, charge: Charge) -> None:
@@ -347,14 +348,14 @@ class Engine:
         if self.ledger is None:
             return
         try:
-            self.ledger.check(charge.cells, charge.pulses)
+            self.ledger.check(*charge.everywhere)
         except LimitError as error:
             self._write(Failed.of(0, error), sync=True)
             raise
 
     def _native(self, operation: Operation) -> Result:
         charge = self._checked(operation)
-        stresses = bool(charge.pulses.any())
+        stresses = charge.stresses
         self._stop_if_cancelled()
         if self._is_adrift:
             self._back_to_temperature()
@@ -386,7 +387,7 @@ class Engine:
         """Charge an operation and write its intent: from here on it may be under way."""
         if self.ledger is not None:
             self.ledger.operation = number
-            self.ledger.charge(charge.cells, charge.pulses)
+            self.ledger.charge(*charge.everywhere)
         if not self._aside:
             record = operation_record(operation)
             self._write(
@@ -430,11 +431,11 @@ class Engine:
             # A driver refuses before anything moves: no cell has taken a pulse. Once it has
             # answered, cells may have.
             if self.ledger is not None and not done:
-                self.ledger.correct(charge.cells, charge.pulses)
+                self.ledger.correct(*charge.everywhere)
             raise
         except (LinkError, InstrumentError) as error:
             if isinstance(error, UnknownOutcomeError):
-                if charge.pulses.any():
+                if charge.stresses:
                     self._say(str(error))
                     return self._unknown(operation, number, charge, away_s=0.0)
                 # Nothing to be careful of, and a reading that nobody has must not pass for an

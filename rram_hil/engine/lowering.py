@@ -82,9 +82,7 @@ def lower(
 
 
 def check_available(operation: Operation, can: Capabilities, limits: Limits) -> None:
-    """Raise `ConfigError` naming the capability that an `Apply` or `Program` lacks on this
-    bench.
-    """
+    """Raise `ConfigError` naming the capability that an operation on cells lacks on this bench."""
     if isinstance(operation, Apply) and len(operation.cells):
         _check_batch(operation, operation.steps, can)
         for step in () if can.bias_current else operation.steps:
@@ -102,6 +100,8 @@ def check_available(operation: Operation, can: Capabilities, limits: Limits) -> 
                 "coded verify needs a multiply, which is not available on this bench; use verify ="
                 ' "single"'
             )
+    elif isinstance(operation, Multiply | CodedRead):
+        check_extras(operation, can)
 
 
 def _refuse_outside(name: str, low: float, high: float, span: Span, unit: str) -> None:
@@ -508,7 +508,9 @@ def _multiply_from_reads(operation: Multiply, can: Capabilities) -> Lowered[Mult
     """Read every cell of the block once and multiply on the host, with the codes that a
     `can.adc_bits` ADC would give.
     """
-    step = Step(operation.read_v, 0.0, operation.wl_v, max(can.width_s.low, 1e-6), "current")
+    width_s = max(can.width_s.low, 1e-6)
+    levels = operation.body_v, operation.unselected_wl_v
+    step = Step(operation.read_v, 0.0, operation.wl_v, width_s, "current", *levels)
     result = yield from _apply(Apply(operation.cells, (step,), label=operation.label), can)
     if np.any(result.last_status != Status.OK):
         bad = int(np.argmax(result.last_status != Status.OK))

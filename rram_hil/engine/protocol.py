@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 from typing_extensions import TypeVar
 
 from rram_hil.array import Apply, Cells, Geometry, Limits, Operation, Request, Result, Step, check
+from rram_hil.array.limits import Peaks, no_peaks
 from rram_hil.corrections.correction import Correction
 from rram_hil.engine.lowering import check_available
 from rram_hil.errors import ConfigError
@@ -135,7 +136,8 @@ class Setting:
     run left for later ones (`share`, `shared_by`); `folder` is where relative paths of the recipe
     start; `seed` is the run's; `threads` is how many its computations may use (none: as many as
     the work is worth). `required` is told each operation that the protocol holds against the limits
-    before it begins: what a plan takes as the bounds of the step.
+    before it begins: what a plan takes as the bounds of the step. `peaks` tells the overshoot of
+    pulses (`Driver.peaks`).
     """
 
     geometry: Geometry
@@ -151,6 +153,7 @@ class Setting:
     instruments: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
     required: Callable[[Operation], None] | None = None
+    peaks: Peaks = no_peaks
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Random numbers for one purpose: the same for the same seed, step and purpose."""
@@ -164,7 +167,7 @@ class Setting:
         that this bench lacks.
         """
         for operation in operations:
-            check(operation, self.geometry, self.limits)
+            check(operation, self.geometry, self.limits, peaks=self.peaks)
             check_available(operation, self.capabilities, self.limits)
             if self.required is not None:
                 self.required(operation)

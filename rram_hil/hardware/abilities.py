@@ -20,6 +20,7 @@ from rram_hil.hardware.instrument import (
     PulseGenerator,
     Readings,
     SourceMeter,
+    SourceSetup,
     SwitchMatrix,
 )
 from rram_hil.types import FloatArray
@@ -106,9 +107,10 @@ class TriggeredSourceMeter(SourceMeter):
         measure: Iterable[str] | None = None,
         measure_in: int = 0,
         measure_at: NDArray[np.bool_] | None = None,
+        setups: Mapping[str, SourceSetup] = {},
     ) -> None:
         """Start lists on one or more channels, V or A, shape (n,) each; return at once. Outputs
-        must be on.
+        must be on. `setups` are settings of channels to be configured first, in the same turn.
 
         A pulse on line `trigger_in` takes the next level; one on `measure_in` measures, at the
         points where `measure_at` (shape (n,)) is True (0: each level is measured as it is taken).

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,8 +18,10 @@ from rram_hil.array import (
     LINES,
     Apply,
     Cells,
+    CodedRead,
     Geometry,
     Limits,
+    Multiply,
     Operation,
     Program,
     Result,
@@ -30,6 +32,7 @@ from rram_hil.array import (
 )
 from rram_hil.array.limits import check_current_limit
 from rram_hil.errors import ConfigError
+from rram_hil.hardware.arrival import Arrival
 from rram_hil.types import FloatArray, IntArray
 from rram_hil.units import Amperes, Seconds, Unit
 from rram_hil.validation import StrictModel
@@ -148,12 +151,14 @@ def check_extras(operation: Operation, can: Capabilities) -> None:
     """Refuse what steps say beside their three lines and this bench has not. Raises `ConfigError`
     naming it.
     """
-    steps: tuple[Step, ...] = ()
+    asked: tuple[Step | Multiply | CodedRead, ...] = ()
     if isinstance(operation, Apply):
-        steps = operation.steps
+        asked = operation.steps
     elif isinstance(operation, Program):
-        steps = (operation.read, *operation.extremes())
-    for step in steps:
+        asked = (operation.read, *operation.extremes())
+    elif isinstance(operation, Multiply | CodedRead):
+        asked = (operation,)
+    for step in asked:
         for name in step.extras:
             if name not in can.step_extras:
                 has = ", ".join(sorted(can.step_extras)) or "nothing"
@@ -189,7 +194,8 @@ class Driver(ABC):
     `cancel` is set, from a signal handler or another thread, to abort: a driver waiting for its
     instrument looks at it at least every 50 ms, tells the instrument to stop, and raises
     `AbortedError` or returns the part that was done. `traffic`, set before `connect`, is what its
-    links (`rram_hil.wire.link`) record to or are played back from.
+    links (`rram_hil.wire.link`) record to or are played back from. `arrivals`, set before `arm`,
+    says how pulses of generators arrive, by channel ("pulser.1"): calibrations in force.
     """
 
     Config: ClassVar[type[DriverConfig]] = DriverConfig
@@ -202,6 +208,7 @@ class Driver(ABC):
         self.limits = limits
         self.cancel = threading.Event()
         self.traffic: Traffic | None = None
+        self.arrivals: Mapping[str, Arrival] = {}
 
     @classmethod
     def identify_at(cls, port: str) -> Identity | None:
@@ -283,6 +290,12 @@ class Driver(ABC):
         measures.
         """
         return board_paths(operation)
+
+    def peaks(self, step: Step, n: int) -> Iterable[Step]:
+        """What a step puts on the lines of `n` cells for a moment beyond its levels, as steps: the
+        overshoot of a generator's pulse, where that is known.
+        """
+        return ()
 
     @property
     def transactions(self) -> int:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from collections.abc import Mapping as Table
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -64,7 +64,7 @@ class Encoding:
 
     `steps`: the value of one input code, by layer; of a grouped convolution one for each group.
     `full_scale_a`: ADC full scale of each of the layer's `pieces`. Inputs are signed `input_bits`
-    codes at `read_v`, with gates at `wl_v`.
+    codes at `read_v`, with gates at `wl_v`; `body_v` and `unselected_wl_v` as in a `Multiply`.
     """
 
     steps: dict[str, Steps]
@@ -72,6 +72,8 @@ class Encoding:
     input_bits: int = 8
     read_v: float = 0.2
     wl_v: float = 3.0
+    body_v: float | None = None
+    unselected_wl_v: float | None = None
 
     @property
     def top(self) -> int:
@@ -120,9 +122,10 @@ class Encoding:
 
     def to_arrays(self, mapping: Mapping) -> dict[str, NDArray[np.generic]]:
         """Everything as arrays for a run file: `input_step` by layer and group, `input_groups` by
-        layer, `full_scale_a` by piece, the three numbers.
+        layer, `full_scale_a` by piece, the numbers that are given.
         """
         names = [layer.name for layer in mapping.layers]
+        levels = {"body_v": self.body_v, "unselected_wl_v": self.unselected_wl_v}
         return {
             "input_step": np.concatenate([self.steps_of(name) for name in names]),
             "input_groups": np.array([len(self.steps_of(name)) for name in names]),
@@ -130,6 +133,7 @@ class Encoding:
             "input_bits": np.array(self.input_bits),
             "read_v": np.array(self.read_v),
             "wl_v": np.array(self.wl_v),
+            **{name: np.array(volts) for name, volts in levels.items() if volts is not None},
         }
 
     @classmethod
@@ -158,6 +162,11 @@ class Encoding:
             int(np.asarray(arrays["input_bits"], dtype=np.int64)),
             float(np.asarray(arrays["read_v"], dtype=np.float64)),
             float(np.asarray(arrays["wl_v"], dtype=np.float64)),
+            **{
+                name: float(np.asarray(arrays[name], dtype=np.float64))
+                for name in ("body_v", "unselected_wl_v")
+                if name in arrays
+            },
         )
 
 
@@ -277,6 +286,8 @@ def multiply_layer(
                 full_scale_a=full_scale_a,
                 words=word_step is not None,
                 label=name,
+                body_v=encoding.body_v,
+                unselected_wl_v=encoding.unselected_wl_v,
             )
             answer = _multiplied((yield from operation), operation)
             converted = answer.codes.T
@@ -697,6 +708,8 @@ class CalibrationOptions(TypedDict, total=False):
     read_v: float
     wl_v: float
     margin: float
+    body_v: float | None
+    unselected_wl_v: float | None
 
 
 def calibrate(
@@ -722,6 +735,8 @@ def calibrate_on(
     read_v: float = 0.2,
     wl_v: float = 3.0,
     margin: float = 1.25,
+    body_v: float | None = None,
+    unselected_wl_v: float | None = None,
 ) -> Encoding:
     """Input steps and ADC full scales from training `inputs`, an array for each input of the
     network, walked through the array as `map_s` and `words` say it is.
@@ -736,7 +751,7 @@ def calibrate_on(
     held = effective_network(network, mapping, filled, words)
     every = _input_steps(held, inputs, input_bits, input_percentile)
     steps = {name: step for name, step in every.items() if name in mapping.names}
-    encoding = Encoding(steps, {}, input_bits, read_v, wl_v)
+    encoding = Encoding(steps, {}, input_bits, read_v, wl_v, body_v, unselected_wl_v)
     scales: dict[str, NDArray[np.float64]] = {}
 
     def multiply(layer: Weighted, values: Float32) -> Float32:
@@ -749,7 +764,7 @@ def calibrate_on(
 
     drive(propagate(held, *inputs), lambda asked: multiply(*asked))
     found = {name: tuple(scale.tolist()) for name, scale in scales.items()}
-    return Encoding(steps, found, input_bits, read_v, wl_v)
+    return replace(encoding, full_scale_a=found)
 
 
 def _full_scales(

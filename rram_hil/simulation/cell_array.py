@@ -15,7 +15,7 @@ from rram_hil.simulation.converters import Converters
 from rram_hil.simulation.half_select import Exposure
 from rram_hil.simulation.model import DeviceModel
 from rram_hil.simulation.passive import pulse_v, read_s
-from rram_hil.simulation.selectors import Selectors
+from rram_hil.simulation.selectors import SPAN_V, THRESHOLD_V, Selectors
 from rram_hil.simulation.state import ChipState
 from rram_hil.simulation.wire_drops import behind_wires, lower_ohm, series_ohm
 from rram_hil.types import FloatArray, IntArray
@@ -61,7 +61,7 @@ def gate_opening(gate_v: FloatArray) -> FloatArray:
     """Part of its current that a transistor passes with its gate so far (V) from its source, in the
     direction that opens it.
     """
-    return np.asarray(np.clip((gate_v - 0.7) / 0.5, 0.0, 1.0), dtype=np.float64)
+    return np.asarray(np.clip((gate_v - THRESHOLD_V) / SPAN_V, 0.0, 1.0), dtype=np.float64)
 
 
 class CellArray:

@@ -441,7 +441,7 @@ class SimulatedChip:
         bl, sl, wl = (np.zeros(n) if volts is None else volts for volts in (bl, sl, wl))
         drop = np.zeros(n) if floating else bl - sl
         gate = self.cells.gate_v(wl, bl, sl, step.body_v)
-        beside = Beside(step.body_v, self.cells.selectors.idle_wl_v(step.unselected_wl_v))
+        beside = Beside(step.body_v, self.cells.selectors.idle_wl_v(step.unselected_wl_v, bl, sl))
         cap = np.inf if compliance_a is None else compliance_a / self.model.compliance_v
         if not floating:
             self._expose(batch, at, (bl, sl, wl), pulsing, step.width_s, cap, beside)
@@ -767,7 +767,7 @@ class SimulatedChip:
             index = index.ravel()
             self._state.pulses[index[np.abs(drop) > self.counted_v]] += 1
             wl = np.full(index.size, operation.wl_v)
-            gate = self.cells.gate_v(wl, np.zeros(index.size), -drop)
+            gate = self.cells.gate_v(wl, np.zeros(index.size), -drop, operation.body_v)
             pulse = self.cells.begin(index, drop, gate, np.inf)
             self.cells.act(pulse, timing.multiply_s, np.full(index.size, self.now_s))
 

@@ -107,6 +107,32 @@ class SourceMeterErrors(StrictModel):
     gain_a: Gain = 0.0
 
 
+class PulsePathErrors(StrictModel):
+    """What cables, contacts and pads do to the pulses of one channel of a generator.
+
+    Of each level 1 + `gain` arrives, `delay_s` later, over a second-order step response that rises
+    from 10 % to 90 % in `rise_s` and overshoots by the part `overshoot` of the step; edges down
+    come `stretch_s` later than edges up. The cells see gain and stretch, a scope all of it.
+    """
+
+    gain: Gain = 0.0
+    rise_s: Annotated[NotNegativeSeconds, Field(gt=0, le=1e-3)] = 5e-9
+    overshoot: Annotated[float, Field(ge=0, lt=0.9)] = 0.0
+    delay_s: Annotated[NotNegativeSeconds, Field(le=1e-3)] = 0.0
+    stretch_s: Annotated[Finite, Unit("s"), Field(ge=-1e-3, le=1e-3)] = 0.0
+
+
+class ScopeErrors(StrictModel):
+    """Errors of one channel of an oscilloscope: it shows (1 + `gain`) x volts + `offset_v`, with
+    noise of the standard deviation `noise_v`, in steps of a converter of so many `bits`.
+    """
+
+    gain: Gain = 0.0
+    offset_v: FiniteVolts = 0.0
+    noise_v: Annotated[float, Unit("V"), Field(ge=0, le=1)] = 2e-3
+    bits: Annotated[int, Field(ge=4, le=14)] = 8
+
+
 class Errors(StrictModel):
     """Section `[simulation.errors]`: what the simulated instruments do wrong, for calibrations to
     find; none by default.
@@ -115,7 +141,8 @@ class Errors(StrictModel):
     `column_gain` and `column_offset` (in units of the full scale) are the column amplifiers of a
     multiply, one value a column or none. `access_ohm` is the open transistor in series with every
     cell when it is read or multiplied, `lead_ohm` leads and contacts in series with single
-    readings. `source_meters` are channels of a rack as its wiring names them ("smu.a").
+    readings. `source_meters` are channels of a rack as its wiring names them ("smu.a"), so are
+    `pulse_paths` ("pulser.1") and `scopes` ("scope.1").
     """
 
     bl: DacErrors = DacErrors()
@@ -127,6 +154,8 @@ class Errors(StrictModel):
     access_ohm: NotNegativeOhms = 0.0
     lead_ohm: NotNegativeOhms = 0.0
     source_meters: dict[str, SourceMeterErrors] = Field(default={})
+    pulse_paths: dict[str, PulsePathErrors] = Field(default={})
+    scopes: dict[str, ScopeErrors] = Field(default={})
 
 
 class BodyEffect(StrictModel):

@@ -15,7 +15,7 @@ import numpy as np
 
 from rram_hil.array import Geometry, Scheme, Step, unselected_bl_v
 from rram_hil.simulation.config import BodyEffect
-from rram_hil.simulation.selectors import Selectors
+from rram_hil.simulation.selectors import THRESHOLD_V, Selectors
 from rram_hil.types import FloatArray, IntArray
 
 
@@ -85,7 +85,7 @@ def across(
         if gate_v is None:
             return 0.0, 0.0
         over = opened_v(gate_v, line_v, source_v)
-        return (line_v - source_v, over) if over > 0 else (0.0, 0.0)
+        return (line_v - source_v, over) if over > THRESHOLD_V else (0.0, 0.0)
 
     # Source lines of the same row stand at the selected one's level, those of other rows at 0 V.
     source_v = 0.0 if geometry.source_lines == "row" else sl_v

@@ -54,7 +54,7 @@ class Multiplier:
     def __init__(self, cells: CellArray) -> None:
         self.cells = cells
         self._wired: tuple[bytes, FloatArray] | None = None
-        self._last: tuple[tuple[float, ...], FloatArray, _Block] | None = None
+        self._last: tuple[tuple[float | None, ...], FloatArray, _Block] | None = None
         self._draws: dict[int, draws.VectorNoise] = {}
 
     def begin(self, operation: Multiply) -> Product:
@@ -88,6 +88,7 @@ class Multiplier:
         key = (
             *(operation.tile, operation.row, operation.column),
             *(operation.input_bits, operation.read_v, operation.full_scale_a),
+            *(operation.wl_v, operation.body_v),
         )
         if self._last is None or self._last[0] != key or not np.array_equal(self._last[1], g):
             self._last = (key, g, self._weighed(operation, *self._seen(operation, index, g)))
@@ -124,7 +125,8 @@ class Multiplier:
             mean, variance = (m.reshape(g.shape) for m in cells.read_moments(index, g.ravel()))
             g = mean
         # At virtual ground; cells of an array without gates always conduct.
-        opened = gate_opening(cells.gate_v(np.array(operation.wl_v), np.zeros(()), np.zeros(())))
+        lines = np.array(operation.wl_v), np.zeros(()), np.zeros(())
+        opened = gate_opening(cells.gate_v(*lines, operation.body_v))
         g = g * opened
         variance = None if variance is None else variance * opened**2
         if converters.access_ohm > 0:

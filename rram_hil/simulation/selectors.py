@@ -13,6 +13,9 @@ from rram_hil.array import Selector
 from rram_hil.simulation.config import BodyEffect
 from rram_hil.types import FloatArray
 
+THRESHOLD_V, SPAN_V = 0.7, 0.5
+"""A gate this far from its source passes something, and everything so much further."""
+
 
 @dataclass(frozen=True)
 class Selectors:
@@ -47,9 +50,13 @@ class Selectors:
             reverse = None if body_v is None else source - body_v
         return over if reverse is None else over - self.threshold_shift_v(reverse)
 
-    def idle_wl_v(self, asked_v: float | None) -> float | None:
-        """Where word lines that are not selected stand; None: their gates are closed.
+    def idle_wl_v(self, asked_v: float | None, *lines: FloatArray) -> float | None:
+        """Where word lines that are not selected stand beside bit and source lines at these levels;
+        None: their gates are closed.
 
-        At 0 V an NMOS is closed for every line from 0 V up, a PMOS is not.
+        At 0 V an NMOS is closed for every line from 0 V up, a PMOS for every line down from it.
         """
-        return 0.0 if asked_v is None and self.kind == "pmos" else asked_v
+        if asked_v is not None:
+            return asked_v
+        sign = -1.0 if self.kind == "pmos" else 1.0
+        return 0.0 if any((sign * volts < 0).any() for volts in lines) else None

@@ -48,7 +48,7 @@ READING = np.dtype(
     }
 )
 Records = NDArray[Any]
-NOTHING_BESIDE = Beside()
+NOTHING_BESIDE, OTHERS_AT_ZERO = Beside(), Beside(None, 0.0)
 
 
 @dataclass(eq=False)
@@ -88,6 +88,9 @@ class _Rounds(Exposure):
         beside: Beside = NOTHING_BESIDE,
     ) -> None:
         is_reset = self.turn[1] == 1 and bool(bl_v[0] < sl_v[0])
+        # Closed gates stand at 0 V: so all of a round's pulses are one dose, as in one operation.
+        if beside.idle_wl_v is None:
+            beside = replace(beside, idle_wl_v=0.0)
         key = (self.turn, is_reset, width_s, cap_s, beside)
         self._notes.setdefault(key, []).append((at, bl_v, sl_v, wl_v))
 

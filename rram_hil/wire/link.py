@@ -154,7 +154,8 @@ class Link(ABC):
     def _drain(self) -> None: ...
 
     def _note(self, do: Any, data: bytes = b"") -> None:
-        _traffic.debug("%s: %s %d bytes %r", self.resource, do, len(data), data[:_TOLD])
+        if _traffic.isEnabledFor(logging.DEBUG):
+            _traffic.debug("%s: %s %d bytes %r", self.resource, do, len(data), data[:_TOLD])
         if self._recorder is not None:
             self._recorder.note(self.resource, do, data)
 

@@ -13,8 +13,10 @@ from rram_hil.validation import StrictModel
 
 SERIAL_KEYS = ("baud", "parity", "data_bits", "stop_bits", "flow_control")
 """Keys that only a serial line has."""
-OF_THE_HARDWARE = frozenset({*SERIAL_KEYS, "resource", "port", "gpib_address", "visa_library"})
-"""Keys that say where the real instrument is: what stands in for it has none of them."""
+OF_THE_HARDWARE = frozenset(
+    {*SERIAL_KEYS, "resource", "port", "gpib_address", "visa_library", "serial"}
+)
+"""Keys that say where the real instrument is, and which: what stands in for it has none of them."""
 _PARITIES = {"none": "N", "even": "E", "odd": "O", "mark": "M", "space": "S"}
 _FLOWS: dict[str, dict[str, bool]] = {
     "none": {},

@@ -104,12 +104,12 @@ class VisaLink(Link):
             raise self._lost("writing failed", error) from None
 
     def _receive(self, most: int, timeout_s: float, until: bytes) -> bytes:
+        if self._socket is not None:
+            return self._from_socket(self._socket, timeout_s)
         from pyvisa import constants
         from pyvisa.errors import VisaIOError
 
         device = self._opened()
-        if self._socket is not None:
-            return self._from_socket(self._socket, timeout_s)
         try:
             device.timeout = max(1.0, timeout_s * 1e3)
             device.set_visa_attribute(

@@ -29,6 +29,7 @@ from rram_hil.array import (
     pulse,
     read,
     read_step,
+    stresses_cells,
 )
 from rram_hil.array.limits import check_current_limit, pulses_of
 from rram_hil.array.write_verify_rules import WriteVerify
@@ -52,6 +53,8 @@ LIMITS = Limits(
     body_v=2.0,
     body_over_v=0.3,
 )
+GEOMETRY = Geometry(1, 2, 2)
+CELLS = Cells.all(GEOMETRY)
 CHIPS = st.builds(
     Geometry,
     st.just(1),
@@ -251,23 +254,17 @@ def _faults(
         if wl is not None and chip.cell == "1T1R" and not _over(wl, ends, chip):
             found.append("gate over")
         found += _faults_beside(step, [0.0, bl or 0.0, sl or 0.0], chip)
-        felt = abs(across)
-        if step.unselected_wl_v is not None:
-            # Cells that it opens are held for as long.
-            lines = bl or 0.0, sl or 0.0, wl
-            felt = max(felt, _worst_neighbour(*lines, scheme, chip, step.unselected_wl_v))
+        # Cells beside it are held for as long.
+        beside = _worst_neighbour(
+            bl or 0.0, sl or 0.0, wl, scheme, chip, step.unselected_wl_v or 0.0
+        )
+        felt = max(abs(across), beside)
         is_read = felt <= LIMITS.read_v
         reads.append(is_read)
         current = LIMITS.current_a if compliance is None else compliance
         if not is_read and not felt * current * step.width_s <= LIMITS.energy_j:
             found.append("energy")
-        if (
-            not found
-            and not _worst_neighbour(
-                bl or 0.0, sl or 0.0, wl, scheme, chip, step.unselected_wl_v or 0.0
-            )
-            <= LIMITS.half_select_v
-        ):
+        if not found and not beside <= LIMITS.half_select_v:
             found.append("half-selected")
     longest = LIMITS.read_width_s if all(reads) else LIMITS.width_s
     if not 0 < step.width_s <= longest:
@@ -411,18 +408,106 @@ def test_a_refusal_names_what_stands_beside_the_lines(step: Step, words: list[st
     assert "\n" not in str(refusal.value)
 
 
-def test_reads_that_stress_other_rows_keep_the_energy_of_a_pulse() -> None:
-    # 0.4 V on the neighbours of the column, whose gates the step opens: 0.4 V x 1 mA x 1 us.
-    beside = Step(0.4, 0.4, 2.0, 1e-6, "current", unselected_wl_v=0.5)
-    train = PulseTrain(Ramp(1.0, 1.2, 0.1), Ramp(2.0, 2.0), 1e-9)
+PMOS = dataclasses.replace(GEOMETRY, selector="pmos")
+
+
+@pytest.mark.parametrize(
+    ("beside", "chip"),
+    [
+        # 0.4 V on the neighbours of the column, whose gates the step opens: 0.4 V x 1 mA x 1 us.
+        (Step(0.4, 0.4, 2.0, 1e-6, "current", unselected_wl_v=0.5), GEOMETRY),
+        # The same where they stand at 0 V, and no level of theirs is said.
+        (Step(-0.4, -0.4, 2.0, 1e-6, "current"), GEOMETRY),
+        (Step(0.4, 0.4, -2.0, 1e-6, "current"), PMOS),
+    ],
+)
+def test_reads_that_stress_other_rows_are_pulses_there(beside: Step, chip: Geometry) -> None:
+    limits = LIMITS.model_copy(update={"energy_j": 1e-10})
+    check(read(CELLS, beside), chip, LIMITS)
+    with pytest.raises(LimitError, match="energy of a pulse 4e-10 J"):
+        check(read(CELLS, beside), chip, limits)
+    with pytest.raises(LimitError, match=r"width 0\.001 s is beyond the limit of 1e-06 s"):
+        check(read(CELLS, dataclasses.replace(beside, width_s=1e-3)), chip, LIMITS)
+    closed = 1.2 if chip is PMOS else None
+    train = PulseTrain(Ramp(1.0, 1.2, 0.1), Ramp(2.0, 2.0), 1e-9, None, closed)
     window = np.full(len(CELLS), 1e-5), np.full(len(CELLS), 2e-5)
     programmed = Program(CELLS, *window, train, train, beside)
     coded = CodedRead((Block(0, 0, 1, 0, 1),), cell_read=beside)
-    limits = LIMITS.model_copy(update={"energy_j": 1e-10})
-    for operation in (read(CELLS, beside), programmed, coded):
-        check(operation, GEOMETRY, LIMITS)
-        with pytest.raises(LimitError, match="energy of a pulse 4e-10 J"):
-            check(operation, GEOMETRY, limits)
+    for operation in (programmed, coded):
+        with pytest.raises(LimitError, match=r"read limit of 0\.25 V: 0\.4 V on a cell"):
+            check(operation, chip, LIMITS)
+
+
+BENT = LIMITS.model_copy(update={"half_select_v": 3.0, "pulses_per_cell": 10_000})
+"""Where cells beside the selected ones may take pulses."""
+
+
+def _left_beside(step: Step, at: int, chip: Geometry, scheme: Scheme, k: int) -> list[int]:
+    """The cells of other rows that one step on cell `at` stresses: volts on every line of the
+    tile.
+    """
+    bl, sl = (_volt(v, k) or 0.0 for v in (step.bl_v, step.sl_v))
+    idle, (row, column) = step.unselected_wl_v or 0.0, divmod(at, chip.columns)
+    choices = {
+        Scheme.INHIBIT: [sl], Scheme.GROUNDED: [0.0], Scheme.FLOATING: [0.0, bl, sl],
+        Scheme.HALF: [(bl + sl) / 2], Scheme.THIRD: [sl + (bl - sl) / 3],
+    }[scheme]  # fmt: skip
+    found = []
+    for r, c in np.ndindex(chip.rows, chip.columns):
+        if r == row:
+            continue
+        source = 0.0 if chip.source_lines == "row" else sl
+        bits = [bl] if c == column else choices
+        if chip.source_lines == "column" and c != column:
+            bits = [source]
+        for bit in bits:
+            is_open = (
+                idle > min(bit, source) if chip.selector == "nmos" else idle < max(bit, source)
+            )
+            if is_open and abs(bit - source) > BENT.read_v:
+                found.append(r * chip.columns + c)
+                break
+    return found
+
+
+@settings(max_examples=200, deadline=None)
+@given(_applies(), CHIPS.filter(lambda chip: chip.cell == "1T1R"))
+def test_pulses_that_come_to_cells_of_other_rows_are_charged_there(
+    operation: Apply, chip: Geometry
+) -> None:
+    try:
+        charge = check(operation, chip, BENT)
+    except LimitError:
+        event("refused")
+        return
+    counts = np.zeros(chip.size, dtype=np.int64)
+    for k, at in enumerate(operation.cells.index(chip)):
+        for step in operation.steps:
+            counts[_left_beside(step, int(at), chip, operation.unselected, k)] += operation.repeat
+    event("counted" if counts.any() else "nothing beside")
+    wanted = counts.copy()
+    wanted[operation.cells.index(chip)] += charge.pulses
+    cells, pulses = charge.everywhere
+    told = np.zeros_like(wanted)
+    told[cells.index(chip)] = pulses
+    np.testing.assert_array_equal(told, wanted)
+    assert charge.stresses == bool(wanted.any())
+    assert stresses_cells(operation, chip, BENT) >= charge.stresses
+
+
+def test_a_write_verify_is_charged_with_what_its_pulses_leave_on_other_rows() -> None:
+    cells = Cells.of([(0, 0, 0), (0, 1, 1)])
+    train = PulseTrain(Ramp(1.0, 1.2, 0.1), Ramp(0.0, 0.0), 1e-7)
+    operation = Program(
+        cells, 1e-5, 2e-5, train, train, Step(0.2, 0.0, -2.0, 1e-6, "current"), [7, 3]
+    )
+    charge = check(operation, PMOS, BENT)
+    assert charge.pulses.tolist() == [7, 3]
+    # INHIBIT holds the bit line of the other column at the selected source line's level, too.
+    felt = {charge.beside.address(k): int(n) for k, n in enumerate(charge.beside_pulses)}
+    assert felt == {(0, 0, 0): 3, (0, 0, 1): 3, (0, 1, 0): 7, (0, 1, 1): 7}
+    with pytest.raises(LimitError, match=r"cell \(0, 0, 0\): 10 pulses in one operation"):
+        check(operation, PMOS, BENT.model_copy(update={"pulses_per_cell": 9}))
 
 
 def test_a_pmos_array_names_the_other_side() -> None:
@@ -444,6 +529,45 @@ def test_without_limits_of_the_body_none_may_be_driven() -> None:
     limits = LIMITS.model_copy(update={"body_v": 0.0})
     with pytest.raises(LimitError, match=r"body -1 V is beyond the limit of 0 V"):
         check(Apply(CELLS, (Step(0.2, 0.0, 2.0, 1e-7, body_v=-1.0),)), GEOMETRY, limits)
+
+
+@pytest.mark.parametrize(
+    ("levels", "words"),
+    [
+        ({"body_v": -2.5, "wl_v": 0.5}, "body -2.5 V is beyond the limit of 2 V"),
+        # Inputs stand down to -0.2 V.
+        ({"body_v": 0.2}, "body above the lowest line 0.4 V is beyond the limit of 0.3 V"),
+        ({"body_v": -1.0}, "WL above the lower of BL, SL and body 4 V"),
+        ({"unselected_wl_v": 3.5}, "unselected WL above the lowest line 3.7 V"),
+    ],
+)
+def test_multiplies_and_coded_reads_keep_the_limits_of_what_they_say(
+    levels: dict[str, float], words: str
+) -> None:
+    inputs = np.ones((1, 2), np.int16)
+    for operation in (
+        Multiply(0, 0, 0, 2, inputs, **levels),
+        CodedRead((Block(0, 0, 2, 0, 2),), **levels),
+    ):
+        with pytest.raises(LimitError, match=words):
+            check(operation, GEOMETRY, LIMITS)
+    said = Multiply(0, 0, 0, 2, inputs, body_v=-0.5, unselected_wl_v=-0.5)
+    assert not check(said, GEOMETRY, LIMITS).stresses
+    with pytest.raises(ConfigError, match="body_v: a 1R array has no selectors"):
+        check(said, dataclasses.replace(GEOMETRY, cell="1R"), LIMITS)
+
+
+@pytest.mark.parametrize("chip", [GEOMETRY, PMOS])
+def test_no_limits_let_a_body_open_its_junctions(chip: Geometry) -> None:
+    with pytest.raises(ValueError, match="body_over_v"):
+        Limits.model_validate(LIMITS.model_dump() | {"body_over_v": 0.41})
+    limits = LIMITS.model_copy(update={"body_over_v": 2.0})  # past the model's own look
+    sign = chip.polarity
+    levels = {"bl_v": 0.0, "sl_v": 0.0, "wl_v": 2.0 * sign, "width_s": 1e-7}
+    check(Apply(CELLS, (Step(**levels, body_v=0.4 * sign),)), chip, limits)
+    beyond = Apply(CELLS, (Step(**levels, body_v=0.41 * sign),))
+    with pytest.raises(LimitError, match=r"body \w+ the \w+ line 0\.41 V is beyond .* of 0\.4 V"):
+        check(beyond, chip, limits)
 
 
 @pytest.mark.parametrize("name", ["body_v", "unselected_wl_v"])
@@ -671,9 +795,6 @@ def test_limits_that_are_no_limits_are_refused(changes: dict[str, Any]) -> None:
 
 
 # What is asked of one operation
-
-GEOMETRY = Geometry(1, 2, 2)
-CELLS = Cells.all(GEOMETRY)
 
 
 def test_no_operation_may_take_more_pulses_than_a_life() -> None:

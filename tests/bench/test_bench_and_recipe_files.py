@@ -116,6 +116,12 @@ def test_a_bench_file_says_what_it_says(write: Callable[[str, str], Path]) -> No
         ("[simulation]", "[read]\nbl_v = nan\n[simulation]", r"read.bl_v: nan is wrong"),
         ("[simulation]", "[read]\nwidth_s = inf\n[simulation]", r"read.width_s: inf is wrong"),
         ("rows = 4", "rows = 4\nrows = 5", r"not valid TOML: .* line 5"),
+        ("[chip]", "thermostat = 300\n[chip]", r"thermostat: 300 is wrong: a table is wanted"),
+        (
+            "[limits]",
+            '[[thermostat]]\nkind = "lakeshore-336"\n[limits]',
+            r"thermostat: a list, where one table is wanted; write \[thermostat\]",
+        ),
     ],
 )
 def test_a_wrong_bench_file_is_refused_in_one_line_naming_key_and_value(

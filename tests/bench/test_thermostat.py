@@ -337,6 +337,10 @@ def test_without_a_thermostat_nothing_tells_of_temperatures(tmp_path: Path) -> N
             r"thermostat.model: '346' is not known to lakeshore-336; one of 336, 335, 350, 325",
         ),
         (
+            LAKE_SHORE + 'model = "346"\ntreat_as = "336"\n',
+            r"thermostat.model: '346' is not known to lakeshore-336; one of 336, 335, 350, 325",
+        ),
+        (
             THERMO_STREAM + 'model = "ATS-605"\n',
             r"'ATS-605' is not known to .* the nearest is ATS-.* treat_as = ",
         ),
@@ -385,8 +389,9 @@ class Cut(Watcher):
     [
         ("temperature", 5, []),  # on the way to the first: it goes there again
         ("retention", 2, ["back to 350 K"]),
-        ("read map", 2, ["back to 383.15 K"]),
-        ("temperature", 140, []),  # on the way to the second: not to the first before
+        pytest.param("read map", 2, ["back to 383.15 K"], marks=pytest.mark.long),
+        # On the way to the second: not to the first before.
+        pytest.param("temperature", 140, [], marks=pytest.mark.long),
     ],
 )
 def test_a_resumed_run_comes_back_to_its_temperature(
@@ -473,3 +478,12 @@ def test_the_example_measures_retention_at_three_temperatures() -> None:
     for step in recipe.steps:
         if isinstance(step.protocol, Temperature):
             assert section.lowest_k <= step.protocol.kelvin <= section.highest_k
+
+
+def test_a_thermostat_at_the_address_of_the_bench_is_refused(tmp_path: Path) -> None:
+    at = "/dev/ttyUSB0"
+    board = f'name = "test-chip-board"\nport = "{at}"'
+    text = BENCH.replace('name = "simulated-array"', board) + LAKE_SHORE
+    (tmp_path / "bench.toml").write_text(f'{text}resource = "{at}"\n')
+    with pytest.raises(ConfigError, match=f"thermostat.resource: '{at}' is that of driver"):
+        Bench.open(tmp_path / "bench.toml")

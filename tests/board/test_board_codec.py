@@ -259,7 +259,8 @@ class Invented:
     def coded_program(self) -> Program:
         operation = self.program()
         bl, sl, wl = (float(v) for v in self.microvolts(3))
-        read = Step(bl, sl, self.pick(None, wl), operation.read.width_s, "current")
+        width_s = operation.read.width_s
+        read = Step(bl, sl, self.pick(None, wl), width_s, "current", *self.others())
         return replace(operation, read=read, verify="coded")
 
     def coded_read(self) -> CodedRead:
@@ -275,7 +276,10 @@ class Invented:
             blocks.append(self.pick(below, Block(tile, cut - 1, 1, columns - 1, 1)))
         read_v, wl_v = self.rng.integers(1, 2**31) / 1e6, float(self.microvolts(1)[0])
         repeat = int(self.rng.integers(1, 2**32))
-        return CodedRead(tuple(blocks), float(read_v), wl_v, repeat)
+        body_v, idle_v = self.others()
+        return CodedRead(
+            tuple(blocks), float(read_v), wl_v, repeat, body_v=body_v, unselected_wl_v=idle_v
+        )
 
     def coded_result(self, operation: CodedRead) -> CodedReadResult:
         """Conductances of a column of a size, sigma one a column, a tenth without a value."""
@@ -304,8 +308,11 @@ class Invented:
         )
         read_v, wl_v = (float(v) for v in self.microvolts(2))
         full_scale_a = float(abs(self.floats(1)[0]))
+        words, (body_v, idle_v) = bool(self.rng.integers(2)), self.others()
         return Multiply(
-            1, 2, 3, 4, inputs, bits, read_v, wl_v, full_scale_a, bool(self.rng.integers(2))
+            *(1, 2, 3, 4, inputs, bits, read_v, wl_v, full_scale_a, words),
+            body_v=body_v,
+            unselected_wl_v=idle_v,
         )
 
     def words(self) -> WriteWords:

@@ -14,8 +14,11 @@ from boards import GEOMETRY, LIMITS
 from rram_hil.array import (
     STEP_EXTRAS,
     Apply,
+    Block,
     Cells,
+    CodedRead,
     Geometry,
+    Multiply,
     Operation,
     Program,
     PulseTrain,
@@ -30,6 +33,8 @@ from rram_hil.errors import BenchError, ConfigError, LimitError
 from rram_hil.simulation.chip import SimulatedChip
 from rram_hil.simulation.config import Simulation
 
+simulated = pytest.mark.parametrize("start", ["simulated"], indirect=True)
+
 BODY = LIMITS.model_copy(update={"body_v": 2.0, "body_over_v": 0.2})
 SOME = Cells.block(1, [0, 3], [2, 5, 7])
 TRAIN = PulseTrain(Ramp(1.6, 2.4, 0.1), Ramp(2.0, 2.6, 0.1), 1e-7, -1.0)
@@ -38,6 +43,14 @@ ASKED: dict[str, Operation] = {
     "unselected_wl_v": read(SOME, replace(read_step(), unselected_wl_v=1.0)),
     "also_gate": read(SOME, replace(read_step(), also_gate=True), repeat=2),
 }
+MULTIPLY = Multiply(
+    *(1, 1, 2, 3, np.full((2, 3), 127, np.int16)), wl_v=1.2, body_v=-1.0, unselected_wl_v=-0.5
+)
+CODED = CodedRead((Block(1, 0, 4, 1, 3),), wl_v=1.2, body_v=-1.0)
+BY_CODES = Program(
+    *(SOME, 2e-5, 4e-5, TRAIN, TRAIN, replace(read_step(), body_v=-0.5, unselected_wl_v=-0.2), 5),
+    verify="coded",
+)
 PROGRAM = Program(
     SOME, 2e-5, 4e-5, TRAIN, replace(TRAIN, body_v=None, unselected_wl_v=-0.5), read_step(), 5
 )
@@ -85,13 +98,34 @@ def test_a_board_that_has_them_does_as_the_chip_itself(start: Any) -> None:
         if operation is ASKED["also_gate"]:
             np.testing.assert_array_equal(told.gate_a, wanted.gate_a)
             assert told.gate_a == pytest.approx(3e-12, rel=1e-3)
+    for number, operation in enumerate([MULTIPLY, CODED, BY_CODES], start=9):
+        told, wanted = wire.execute(operation, number), direct.execute(operation, number)
+        name = "codes" if operation is MULTIPLY else "conductance_s"
+        # Coded readings go over the link as 16-bit codes.
+        np.testing.assert_allclose(getattr(told, name), getattr(wanted, name), rtol=1e-4)
+
+
+@simulated
+def test_levels_of_a_multiply_that_make_no_sense_are_refused(start: Any) -> None:
+    wire = start(limits=BODY).driver(limits=BODY)
+    kind, payload = host.encode_operation(CODED, 1, GEOMETRY)
+    for end in (struct.pack("<I", 4), payload[-8:-2]):
+        with pytest.raises(BenchError, match=r"others 4 is none of 1 to 3|ends 2 bytes too early"):
+            wire._transact(kind, payload[:-8] + end)  # past the driver's own look
+    too_far = replace(MULTIPLY, body_v=-2.5)
+    kind, payload = host.encode_operation(too_far, 1, GEOMETRY)
+    with pytest.raises(BenchError, match=r"body -2\.5 V is beyond"):
+        wire._transact(kind, payload)  # past the driver's own look
 
 
 def test_a_board_without_them_is_sent_none_of_it(start: Any) -> None:
     """It knows no BODY LIMITS either, so that it arms shows that none were sent."""
     wire = start(limits=BODY, step_extras=[]).driver(limits=BODY)
     before = wire.transactions
-    for name, operation in [*ASKED.items(), ("body_v", PROGRAM)]:
+    for name, operation in [
+        *ASKED.items(),
+        *(("body_v", asked) for asked in (PROGRAM, MULTIPLY, CODED, BY_CODES)),
+    ]:
         with pytest.raises(ConfigError, match=f"^{name}: .* is not available") as refused:
             wire.execute(operation, 1)
         assert "\n" not in str(refused.value)
@@ -117,6 +151,8 @@ def test_the_body_has_limits_of_its_own_which_the_board_keeps(start: Any) -> Non
         kind, payload = host.encode_operation(operation, 1, GEOMETRY)
         with pytest.raises(BenchError, match=what):
             wire._transact(kind, payload)  # past the driver's own look
+    with pytest.raises(BenchError, match=r"body_over_v 0\.5 V: beyond 0\.4 V a body's junctions"):
+        bench.driver(limits=BODY.model_copy(update={"body_over_v": 0.5}))
     with pytest.raises(LimitError, match=r"body_v 3(\.0)? is beyond this board's own 2"):
         bench.driver(limits=BODY.model_copy(update={"body_v": 3.0}))
 

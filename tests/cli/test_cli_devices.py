@@ -110,7 +110,10 @@ def test_a_model_that_no_driver_knows_is_told_with_its_name(here: Any) -> None:
         said = here.command("devices", "--json", "-r", station.server.resource)
         (found,) = json.loads(said.out)
         assert (found["maker"], found["model"], found["kind"]) == ("ACME", "MODEL 2400", "")
-        assert found["problem"] == "no installed driver knows this model"
+        assert found["problem"] == (
+            "no installed driver knows this model; keithley-2400 drives a 2400 of KEITHLEY"
+            " INSTRUMENTS INC. or KEITHLEY INSTRUMENTS"
+        )
         station.simulator.identification = lambda: "hello"  # type: ignore[attr-defined]
         (found,) = json.loads(here.command("devices", "--json", "-r", station.server.resource).out)
         assert "it answers 'hello' to *IDN?" in found["problem"]

@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 import pyvisa
 
-from rram_hil.bench.standalone import serve
+from rram_hil.bench.standalone import serve, start_bench, start_model
+from rram_hil.drivers.simulated.lakeshore_336 import SimulatedLakeShore336
+from rram_hil.drivers.simulated.server.control import BoardControl
 from rram_hil.hardware.far_side import SimulatedFarSide
 
 RACK = """\
@@ -226,6 +228,49 @@ def test_boards_of_a_bench_are_started_too(
     assert (status, out) == (0, ""), err
 
 
+@pytest.mark.parametrize(
+    ("model", "modules", "question", "told"),
+    [
+        ("B1500A", None, "UNT?", "B1517A,0;B1517A,0;B1511B,0;B1511B,0;B1525A,0;0,0"),
+        ("B1500A", ["B1517A", "", "B1525A"], "UNT?", "B1517A,0;0,0;B1525A,0;0,0"),
+        ("707B", ["", "7072"], "print(slot[1].idn)", "Empty Slot"),
+        ("707B", ["", "7072"], "print(slot[2].idn)", "7072,"),
+    ],
+)
+def test_a_mainframe_alone_holds_the_modules_that_it_is_given(
+    model: str, modules: list[str] | None, question: str, told: str
+) -> None:
+    alone = start_model(model, modules=modules)
+    try:
+        assert ask(alone.instruments[0][2], question).startswith(told)
+    finally:
+        alone.stop()
+
+
+def test_the_thermostat_of_a_bench_is_served_on_the_clock_of_that_bench(tmp_path: Path) -> None:
+    section = '[thermostat]\nkind = "lakeshore-336"\nlowest_k = 290\nhighest_k = 400\n\n[limits]'
+    (tmp_path / "bench.toml").write_text(BOARD.replace("[limits]", section))
+    far_side = start_bench(tmp_path / "bench.toml")
+    try:
+        (name, model, resource) = far_side.instruments[-1]
+        assert (name, model) == ("thermostat", "Lake Shore 336")
+        assert ask(resource, "*IDN?").startswith("LSCI,MODEL336,")
+        assert ask(resource, "SETP 1,350;RANGE 1,1;KRDG? A") == "+295.0000"
+        with BoardControl(far_side.control) as control:
+            control.advance(1e4)
+        assert ask(resource, "KRDG? A") == "+350.0000"
+    finally:
+        far_side.stop()
+    with pytest.raises(OSError, match=r".+"):
+        ask(resource, "*IDN?")
+
+
+def test_a_thermostat_alone_lives_on_the_time_of_this_computer() -> None:
+    clock = SimulatedLakeShore336.place_alone(1.0).bus.clock
+    before_s = time.monotonic()
+    assert before_s <= clock.now_s <= time.monotonic()
+
+
 @pytest.mark.long
 def test_arc_one_runs_alone(tmp_path: Path) -> None:
     with simulate("--model", "arc one", folder=tmp_path) as running:
@@ -244,8 +289,6 @@ def test_ctrl_c_that_came_while_a_library_was_imported_is_not_lost() -> None:
 
 @pytest.mark.long
 def test_a_bench_that_ends_by_itself_is_told(tmp_path: Path) -> None:
-    from rram_hil.drivers.simulated.server.control import BoardControl
-
     (tmp_path / "bench.toml").write_text(RACK)
     with simulate("bench.toml", folder=tmp_path) as running:
         running.lines(2)
@@ -283,7 +326,15 @@ def test_it_does_not_outlive_a_killed_command(tmp_path: Path) -> None:
         (("--model", "Keithley 2657A"), "there is no such simulator; a 2606B"),
         (("--model", "2400", "--load", "0"), "--load 0: the resistance must be above 0 ohm"),
         (("--model", "2400", "--load", "nan"), "--load nan: the resistance must be above 0 ohm"),
-        (("bench.toml", "--port", "5025"), "--port goes with --model"),
+        (("bench.toml", "--port", "5025"), "--port and --modules go with --model"),
+        (("bench.toml", "--modules", "B1525A"), "and --modules go with --model"),
+        (("--model", "2400", "--modules", "1"), "--modules: 2400 has no slots for modules"),
+        (("--model", "arc one", "--modules", "1"), "--modules: ArC ONE has no slots"),
+        (
+            ("--model", "B1500A", "--modules", "B1517A,B1525"),
+            "'B1525' in slot 2 is wrong: one of B1",
+        ),
+        (("--model", "708B", "--modules", "7072,7072"), "2 of them; 708B has 1"),
         (("bench.toml",), "nothing to connect to"),
         (("real.toml",), "describes a real bench"),
         (("none.toml",), "no such file"),

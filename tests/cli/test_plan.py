@@ -42,9 +42,8 @@ protocol = "read-map"
 """
 
 
-@pytest.mark.parametrize(
-    "driver", ["simulated-array", pytest.param("test-chip-board", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("driver", ["simulated-array", "test-chip-board"])
 def test_other_chips_of_the_model_tell_what_a_run_on_one_takes(here: Any, driver: str) -> None:
     np.save("target.npy", np.full((1, 16, 16), 60e-6))
     here.bench('name = "simulated-array"', f'name = "{driver}"')
@@ -143,7 +142,7 @@ def test_extremes_of_every_kind_of_operation() -> None:
     assert (e.bl_v, e.sl_v, e.wl_v, e.cell_v, e.pulse_s) == (0.0, 0.2, 3.0, 0.2, None)
 
 
-@pytest.mark.parametrize("on_board", ["allowed", "never"])
+@pytest.mark.parametrize("on_board", ["allowed", pytest.param("never", marks=pytest.mark.long)])
 def test_worst_case_holds_wherever_write_verify_runs(here: Any, on_board: str) -> None:
     np.save("target.npy", np.full((1, 16, 16), 60e-6))
     here.write("recipe.toml", FORMED.replace("ON_BOARD", on_board))

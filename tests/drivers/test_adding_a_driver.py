@@ -235,6 +235,19 @@ MISTAKES = {
         "docstrings have the form",
     ),
     "another maker": ('MAKER = "Acme"', 'MAKER = "Ace"', "says who it drives"),
+    "a maker without its document": (
+        "Acme 100 reference manual, chapter 5, *IDN?",
+        "",
+        "says who it drives",
+    ),
+    "any maker": (
+        "    def arm(self)",
+        (
+            "    @classmethod\n    def is_made_by(cls, maker):\n        return True\n\n"
+            "    def arm(self)"
+        ),
+        "refuses another maker's",
+    ),
 }
 
 

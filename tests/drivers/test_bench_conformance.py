@@ -24,7 +24,6 @@ from rram_hil.wire import link
 SIZE = 2
 FIRMWARE = "firmware"
 """The board of `firmware/` in the simulated one's place."""
-BENCHES = [BOARD, pytest.param(FIRMWARE, marks=pytest.mark.firmware), ARC_ONE, *CHAINS, *PULSED]
 CELL = {ARC_ONE: "1R"}
 INSTRUMENTS = {
     BOARD: [""],
@@ -37,16 +36,20 @@ INSTRUMENTS = {
 }
 TEXT_FAULTS = ["queue-full", "line-overrun"]
 LONG = [*list(CHAINS)[1:], *PULSED]
-"""Chains whose faults are tried among the long tests: of source-meters one is enough here."""
+"""Chains that are tried among the long tests: of source-meters one is enough here."""
 
 
 def marks_of(bench: str) -> list[pytest.MarkDecorator]:
-    """When the faults of a chain are tried."""
+    """When a chain is tried."""
     if bench == FIRMWARE:
         return [pytest.mark.firmware]
     return [pytest.mark.long] * (bench in LONG)
 
 
+BENCHES = [
+    pytest.param(bench, marks=marks_of(bench))
+    for bench in [BOARD, FIRMWARE, ARC_ONE, *CHAINS, *PULSED]
+]
 CASES = [
     pytest.param(bench, instrument, kind, marks=marks_of(bench))
     for bench in INSTRUMENTS
@@ -118,9 +121,9 @@ def test_connecting_touches_nothing_and_opening_again_neither(chain: str, tmp_pa
 @pytest.mark.parametrize(
     ("chain", "instrument"),
     [
-        pytest.param(c, i, marks=[pytest.mark.firmware] * (c == FIRMWARE))
-        for c in INSTRUMENTS
-        for i in INSTRUMENTS[c]
+        pytest.param(bench, instrument, marks=marks_of(bench))
+        for bench in INSTRUMENTS
+        for instrument in INSTRUMENTS[bench]
     ],
 )
 def test_another_instrument_is_refused_and_every_link_closed(

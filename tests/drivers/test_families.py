@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rram_hil import Bench
 from rram_hil.array import Cells, Status, pulse, read, read_step
 from rram_hil.bench import discovery
 from rram_hil.bench.standalone import start_model
-from rram_hil.drivers.simulated.conformance import Family, Station
+from rram_hil.drivers.simulated.conformance import Family, Station, kinds
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.instrument import PulseGenerator, SourceMeter, make_instrument
 
@@ -167,7 +170,7 @@ def test_a_source_meter_that_no_table_is_tight_enough_for_is_refused_whatever_it
         "KEITHLEY INSTRUMENTS INC.,MODEL 2400-C,SN 12a34,C34 Sep 21 2016 15:30:00/A02 /K/H",
         "KEITHLEY INSTRUMENTS INC. , Model 2400 , 1234567 , C30 , more",
         "Keithley Instruments,2400,0012345,1.0\0",
-        "keithley,model 2400\0",
+        "keithley instruments inc,model 2400\0",
     ],
 )
 def test_the_model_is_read_out_of_an_identification_however_it_is_written(answer: str) -> None:
@@ -227,6 +230,27 @@ def test_every_model_says_what_it_stands_on_and_what_nobody_has_seen() -> None:
         for sheet in driver.SHEETS.values():
             assert sheet.documents
             assert sheet.unverified
+
+
+_NEAR_NAMES = st.sampled_from(
+    ["Keithley", "KEITHLEY INSTRUMENTS", "Agilent Technologies", "LSCI", "TEMPTRONIC", "ACME", ""]
+) | st.text(max_size=12)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("kind", kinds())
+@given(maker=_NEAR_NAMES, model=st.data(), treat_as=st.booleans())
+def test_who_is_driven_is_of_a_known_maker_and_model_or_at_the_users_own_risk(
+    kind: str, maker: str, model: st.DataObject, *, treat_as: bool
+) -> None:
+    driver = Family.of(kind).driver
+    first = driver.MODELS[0]
+    told = model.draw(st.sampled_from(driver.MODELS) | st.text(max_size=8))
+    instead = first if treat_as else ""
+    instrument = driver(driver.Config(kind=kind, resource="x", treat_as=instead))
+    own = driver.is_made_by(maker) and told in driver.MODELS
+    with contextlib.suppress(ConfigError):
+        assert instrument.accept(maker, told) == (told if own else instead)
 
 
 @pytest.mark.long

@@ -173,12 +173,38 @@ def test_another_command_set_is_refused_and_left_as_it_is(
     bench = make()
     bench.sim.language = language
     lines = bench.watch()
-    with pytest.raises(ConfigError, match=rf"command set is '{language}'; choose SCPI"):
+    with pytest.raises(
+        ConfigError, match=rf"command set is '{language}', and .* SCPI: send it \*LANG"
+    ):
         bench.driver.connect()
     assert lines[1:] == ["*IDN?", "*LANG?"]
     assert {*lines[0].split(";")} == {"*ESE?"}
     assert not bench.driver.dialog.link.is_open
     assert not bench.sim.queue
+
+
+def test_another_command_set_comes_with_the_next_start_and_goes_with_one(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make()
+    bench.ready().output("1", True)
+    bench.sim.message("*LANG TSP")
+    assert (bench.sim.message("*LANG?"), bench.sim.message(":SOUR:FUNC?")) == (b"SCPI", b"VOLT")
+    bench.driver.close()
+    bench.server.power_cycle()
+    assert not bench.sim.outputs_on
+    assert bench.sim.message("*LANG?") == b"TSP"
+    assert bench.sim.message("print(smu.source.level)") == b"0"
+    bench.sim.message("*LANG SCPI")
+    with pytest.raises(ConfigError, match=r"send it \*LANG SCPI .* then switch it off and on"):
+        bench.driver.connect()
+    bench.server.power_cycle()
+    bench.driver.connect()
+    bench.driver.safe_off()
+    bench.sim.message("*LANG SCPI2400")
+    bench.server.power_cycle()
+    assert bench.sim.message(":SOUR:FUNC?") == ""
+    assert "SCPI2400 is not simulated" in bench.sim.queue[0].text
 
 
 CORNERS = {

@@ -516,6 +516,26 @@ def test_a_list_runs_from_program_memory_and_all_data_come_in_one_transaction(be
     assert bench.sim.modules[1].output.level == 0
 
 
+def test_a_list_and_a_look_at_another_channel_are_one_transaction(bench):
+    bench.ready(replace(FORCE_VOLTS, one_conversion=True))
+    gate = SourceSetup(Function.VOLTAGE, compliance=1e-6, source_range=5.0, aperture_s=1e-3)
+    bench.driver.configure("2", gate)
+    bench.driver.output("2", True)
+    levels = np.array([0.3])
+    bench.driver.list_sweep("1", levels)
+    for volts, status in ((2e-3, Status.OK), (3.0, Status.COMPLIANCE)):
+        bench.driver.source("2", volts)
+        turns, found = bench.turns(lambda: bench.driver.list_sweep_beside("1", levels, ["2"]))
+        assert turns == 1
+        assert list(found) == ["1", "2"]
+        assert [len(readings) for readings in found.values()] == [1, 1]
+        assert found["2"].status[0] == status
+        assert bench.sim.modules[2].output.level == volts
+    assert len(bench.sim.heard[-1]) <= 250
+    with pytest.raises(ConfigError, match="configure it first"):
+        bench.driver.list_sweep_beside("1", levels, ["3"])
+
+
 def test_levels_of_a_list_stand_as_long_as_asked(bench):
     bench.ready(
         SourceSetup(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +323,26 @@ def test_list_whose_triggers_do_not_come_times_out_and_can_be_aborted(bench: Ben
     driver.arm_list({"1": np.full(1, 0.2)}, trigger_in=5, trigger_out=6)
     driver.safe_off()
     assert not bench.sim.outputs_on
+
+
+def test_a_triggered_list_brings_the_settings_of_its_channels(bench: Bench) -> None:
+    driver = bench.ready()
+    stepper = Stepper(bench, [1e4, 2e4])
+    low = replace(READ, source_range=0.2, aperture_s=2e-3)
+    before = driver.dialog.transactions
+    driver.arm_list({"1": np.full(2, 0.15)}, trigger_in=5, trigger_out=6, setups={"1": low})
+    assert driver.dialog.transactions - before == 1
+    stepper.step()
+    assert driver.fetch(2)["1"].amps == pytest.approx([1.5e-5, 7.5e-6], abs=1e-7)
+    assert driver.settings("1") == low
+    with pytest.raises(ConfigError, match=r"range of 0\.2"):
+        driver.arm_list({"1": np.full(2, 1.5)}, trigger_in=5, trigger_out=6)
+    high = {"1": replace(READ, source_range=20.0)}
+    with pytest.raises(ConfigError, match="range of 20"):
+        driver.arm_list({"1": np.full(2, 150.0)}, trigger_in=5, trigger_out=6, setups=high)
+    # What was refused was never sent: the range is the low one still.
+    with pytest.raises(ConfigError, match=r"range of 0\.2"):
+        driver.source("1", 1.5)
 
 
 def test_triggered_list_is_refused_where_an_output_is_off(bench: Bench) -> None:

@@ -9,6 +9,7 @@ import datetime
 import inspect
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ LIMITS = Limits(
     width_s=1e-2,
     read_width_s=1e-1,
     pulses_per_cell=100000,
+    body_v=2.0,
 )
 READ = Step(0.2, 0.0, 1.5, 5e-4, "current")
 SET = {"bl_v": 2.0, "wl_v": 1.5, "width_s": 1e-5}
@@ -137,7 +139,10 @@ class Chassis:
         # Across a cell with an open gate, either way (V): what it takes to conduct, or not to.
         self.sets_at, self.resets_at = (np.full(self.g.shape, np.inf) for _ in range(2))
         self.high: dict[str, float] = {}
+        self.low: dict[str, float] = {}
         self.samples: list[int] = []
+        self.bursts: list[dict[str, float]] = []
+        self.read_at: list[dict[str, float]] = []
         self.joined = False
         # As the library has it: enabled, but not in force before the channel is initiated.
         for supply in supplies:
@@ -193,6 +198,7 @@ class Chassis:
         volts = self.volts | self.stuck
         if what is nidigital.PPMUMeasurementType.VOLTAGE:
             return [volts[name] for name in names]
+        self.read_at.append({**volts, "body": self.properties.get((BODY, "voltage_level"), 0.0)})
         is_open = [volts[w] > 0.7 for w in self.wl]
         columns = {name: self.bl.index(name) for name in names}
         return [
@@ -205,6 +211,8 @@ class Chassis:
         ]
 
     def _configure_voltage_levels(self, names: tuple[str, ...], *levels: float) -> None:
+        assert levels[2:4] == (min(levels[:2]), max(levels[:2]))
+        self.low.update(dict.fromkeys(names, levels[0]))
         self.high.update(dict.fromkeys(names, levels[1]))
 
     def _write_source_waveform_broadcast(self, _: Any, waveform: str, data: list[int]) -> None:
@@ -218,9 +226,10 @@ class Chassis:
         top = len(self.pins) - 1
         for sample in dict.fromkeys(self.samples):
             volts = {
-                pin: self.high[pin] if sample >> (top - k) & 1 else 0.0
+                pin: (self.high if sample >> (top - k) & 1 else self.low)[pin]
                 for k, pin in enumerate(self.pins)
             }
+            self.bursts.append(volts)
             for r, gate in enumerate(self.wl):
                 if volts[gate] > 0.7:
                     across = np.array(
@@ -280,7 +289,7 @@ class Chassis:
         """Volts of every pin in each cycle of the last burst."""
         top = len(PINS) - 1
         return [
-            {p: self.high[p] if s >> (top - k) & 1 else 0.0 for k, p in enumerate(PINS)}
+            {p: (self.high if s >> (top - k) & 1 else self.low)[p] for k, p in enumerate(PINS)}
             for s in self.samples
         ]
 
@@ -553,6 +562,81 @@ def test_levels_are_sent_only_where_they_change(chassis: Chassis, board: NiPxi) 
 
 
 # Readings
+
+
+def test_unselected_word_lines_are_levels_of_their_pins(chassis: Chassis, board: NiPxi) -> None:
+    some = Cells.of([(0, 0, 1), (0, 2, 3)])
+    board.execute(pulse(some, **SET, unselected_wl_v=-0.5), 1)
+    seen = {tuple(volts[w] for w in WL) for volts in chassis.bursts}
+    idle = -0.5
+    assert seen == {(1.5, idle, idle, idle), (idle, idle, 1.5, idle), (idle,) * 4}
+    for volts in chassis.bursts:
+        # Lines move while the gates of their row alone stands.
+        assert not any(volts[p] for p in (*BL, *SL)) or max(volts[w] for w in WL) == 1.5
+    # Afterwards they stand at 0 V again, and the next burst is told nothing new but its own.
+    assert all(chassis.low[w] == 0.0 for w in WL)
+    chassis.log.clear()
+    board.execute(pulse(some, **SET), 2)
+    assert "configure_voltage_levels" not in chassis.names
+    assert {v for volts in chassis.bursts[-4:] for v in (volts[w] for w in WL)} == {0.0, 1.5}
+
+
+def test_reads_hold_unselected_word_lines_and_the_body(
+    chassis: Chassis, make: Callable[..., NiPxi]
+) -> None:
+    board = make(body=BODY)
+    board.connect()
+    board.arm()
+    assert board.capabilities.step_extras == {"body_v", "unselected_wl_v"}
+    chassis.read_at.clear()
+    step = replace(READ, unselected_wl_v=-0.4, body_v=-1.0)
+    result = board.execute(read(Cells.of([(0, 0, 0), (0, 3, 1)]), step), 1)
+    assert result.conductance_s.ravel() == pytest.approx(chassis.g[[0, 3], [0, 1]])
+    gates = [[volts[w] for w in WL] for volts in chassis.read_at]
+    assert gates == [[1.5, -0.4, -0.4, -0.4], [-0.4, -0.4, -0.4, 1.5]]
+    assert [volts["body"] for volts in chassis.read_at] == [-1.0, -1.0]
+    assert not any(chassis.volts[pin] for pin in PINS)
+    assert chassis.properties[BODY, "voltage_level"] == -0.5
+
+
+def test_the_body_moves_before_gates_and_after_them_and_only_where_it_changes(
+    chassis: Chassis, make: Callable[..., NiPxi]
+) -> None:
+    board = make(body=BODY)
+    board.connect()
+    board.arm()
+    chassis.log.clear()
+    steps = Step(2.0, 0.0, 1.5, 1e-5, body_v=-1.0), replace(READ, body_v=-1.0), READ
+    board.execute(Apply(ALL, steps), 1)
+    kinds = ("set voltage_level", "burst_pattern", "ppmu_measure")
+    order = [(what, details[-1]) for what, details in chassis.log if what in kinds]
+    told = [(what, value) if what == kinds[0] else what for what, value in order]
+    reads = [kinds[2]] * 4
+    assert told == [(kinds[0], -1.0), kinds[1], *reads, (kinds[0], -0.5), *reads]
+
+
+def test_a_body_that_is_not_reached_ends_with_all_off(
+    chassis: Chassis, make: Callable[..., NiPxi]
+) -> None:
+    board = make(body=BODY)
+    board.connect()
+    board.arm()
+    chassis.stuck[BODY] = -0.5
+    with pytest.raises(UnknownOutcomeError, match=r"reads -0\.5 V, it should be at -1 V"):
+        board.execute(pulse(ALL, **SET, body_v=-1.0), 1)
+    chassis.stuck.clear()
+    assert chassis.is_off
+
+
+def test_a_body_at_rest_counts_in_the_limits(chassis: Chassis, make: Callable[..., NiPxi]) -> None:
+    board = make(body=BODY)
+    board.connect()
+    board.arm()
+    chassis.log.clear()
+    # It stands at -0.5 V, and the gate 3.8 V above ground.
+    with pytest.raises(LimitError, match=r"WL above the lower of BL, SL and body 4\.3 V"):
+        board.execute(pulse(ALL, bl_v=2.0, wl_v=3.8, width_s=1e-5), 1)
+    assert not chassis.log
 
 
 def test_a_row_is_one_measurement(chassis: Chassis, board: NiPxi) -> None:

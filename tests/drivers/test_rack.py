@@ -405,6 +405,27 @@ def test_the_rack_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
         pytest.fail("the rack's process is still there")
 
 
+def test_an_instrument_is_switched_off_and_on_through_the_control_socket(tmp_path: Path) -> None:
+    settings = copy.deepcopy(SETTINGS)
+    settings["instruments"]["smu"] = {"kind": "keithley-2450"}
+    settings["wiring"] |= {"channels": {"smu.1": "A"}, "tsp_node": 0}
+    rack = Rack(request_of(tmp_path, settings))
+    sim = rack.instruments["smu"]
+    try:
+        sim.message("*LANG TSP")
+        assert rack.control({"do": "reboot", "drop_link": False, "instrument": "smu"}) == {}
+        assert sim.message("*LANG?") == b"TSP"
+        for name, told in (
+            ("matrix", "its power switch is not simulated"),
+            ("toaster", "is not one of"),
+        ):
+            with pytest.raises(ConfigError, match=told):
+                rack.control({"do": "reboot", "drop_link": False, "instrument": name})
+    finally:
+        for server in rack.servers.values():
+            server.stop()
+
+
 # What does not fit together
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chain_benches import CHAINS, write_bench
+from chain_benches import CHAINS, PULSED, write_bench
 from chain_bounds import BAR, costs
 from chains import program
 from pydantic import ValidationError
@@ -28,6 +28,7 @@ from rram_hil.pytest_plugin import LIMITS, GroundTruth
 from rram_hil.validation import read_toml
 
 TSP, TRIGGERED, PLAIN = CHAINS
+SPGU, _ = PULSED
 SIZE = 4
 WIDTH_S = 2e-3
 Opened = tuple[Bench, GroundTruth, BoardControl]
@@ -144,8 +145,9 @@ def test_the_bench_counts_the_pulses_that_the_cells_took(
     [
         (TSP, "1T1R", 16),
         (TSP, "1R", 16),
-        (TRIGGERED, "1T1R", 4 * 16),
-        (TRIGGERED, "1R", 4 * 16),
+        # Three a second, and what is set up and switched off.
+        (TRIGGERED, "1T1R", 3 * 7 + 6),
+        (TRIGGERED, "1R", 3 * 7 + 6),
         # Three a cell, two a row for the word line, and what is set up and switched off.
         (PLAIN, "1T1R", 3 * 256 + 2 * 16 + 10),
     ],
@@ -163,6 +165,22 @@ def test_a_map_costs_few_transactions_and_little_more_than_the_hardware_needs(
 def test_a_round_of_programming_costs_no_more_transactions_than_a_map(
     chain: str, most: int
 ) -> None:
+    found = costs(chain)["round"]
+    assert found.transactions <= most
+    assert found.ratio <= BAR
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("chain", "most"),
+    [
+        # Two lists of three each a second of readings: a pulse has not the range of a reading.
+        (TRIGGERED, 6 * 7 + 6),
+        # Relays, burst, its errors, relays, reading and gate; the gate up and down along a row.
+        (SPGU, 5 * 256 + 7 * 16),
+    ],
+)
+def test_a_round_of_programming_is_near_its_bound(chain: str, most: int) -> None:
     found = costs(chain)["round"]
     assert found.transactions <= most
     assert found.ratio <= BAR
@@ -288,6 +306,24 @@ def test_a_wait_passes_on_the_bench_clock(open_bench: Callable[..., Opened]) -> 
         ('ground = "C"', 'ground = "A"', "one matrix row"),
         ('{ "smu.a" = "A", "smu.b" = "B" }', '{ "smu.a" = "A" }', "at least two channels"),
         ('"smu.b" = "B"', '"b" = "B"', "no instrument 'b'; write INSTRUMENT.CHANNEL"),
+        ('kind = "keithley-707b"', "", "driver.instruments.matrix.kind: missing"),
+        ('"keithley-707b"', '"keithly-707b"', "instruments.matrix.kind: instrument kind 'keithly"),
+        (
+            'model = "2636B"',
+            'model = "2636B"\nresource = "GPIB0::5::INSTR"\n[driver.instruments.other]\n'
+            'kind = "keithley-2400"\nresource = "gpib0::5::INSTR"',
+            "smu and other have the same resource 'gpib0::5::INSTR'",
+        ),
+        (
+            'model = "2636B"',
+            'model = "2636B"\n[driver.instruments.other]\nkind = "keithley-2400"',
+            "other has no channel in wiring.channels or wiring.generators",
+        ),
+        (
+            'model = "2636B"',
+            'model = "2636B"\n[driver.instruments.chuck]\nkind = "lakeshore-336"',
+            "instruments.chuck: a thermostat stands in [thermostat]",
+        ),
     ],
 )
 def test_wrong_wiring_is_refused_in_one_line_before_anything_is_started(

@@ -4,9 +4,10 @@ process as referee.
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from rram_hil.drivers.dialects.tsp import TspInstrument
 from rram_hil.drivers.keithley_2600b import Keithley2600B
 from rram_hil.drivers.matrix.routes import Router
 from rram_hil.drivers.matrix.wiring import Wiring
-from rram_hil.drivers.simulated.array.terminals import Drive
+from rram_hil.drivers.simulated.array.terminals import Drive, Sensed
 from rram_hil.drivers.simulated.rack import Rack
 from rram_hil.drivers.simulated.server.control import ControlServer
 from rram_hil.drivers.smu_matrix import SmuMatrix
@@ -204,6 +205,24 @@ def test_the_gate_is_up_first_and_down_last(rig: Callable[..., Rig], chain: str)
     assert (True, True) in levels
 
 
+def test_a_gate_stands_along_its_row_and_is_down_where_its_relays_move(
+    rig: Callable[..., Rig],
+) -> None:
+    bench = rig(TRIGGERED)
+    bench.do(READ)
+    assert _rises(bench) == [3.0] * SIZE
+    volts = np.array([2.0, 2.0, 2.5] + [3.0] * (SIZE * SIZE - 3))
+    bench.seen.clear()
+    assert np.all(bench.do(Step(0.2, 0.0, volts, 5e-3, "current")).status == Status.OK)
+    assert _rises(bench) == [2.0, 2.5] + [3.0] * (SIZE - 1)
+
+
+def _rises(bench: Rig) -> list[float]:
+    """The levels that the gate has gone up to."""
+    levels = [0.0, *(round(seen["B"], 2) for seen in bench.seen)]
+    return [after for before, after in itertools.pairwise(levels) if after > before]
+
+
 @pytest.mark.parametrize("chain", CHAINS)
 def test_a_level_lasts_as_long_as_asked(rig: Callable[..., Rig], chain: str) -> None:
     bench = rig(chain)
@@ -377,6 +396,11 @@ def _row_s(seconds: float) -> tuple[str, str]:
     return '[driver]\nname = "smu-matrix"\n', f'[driver]\nname = "smu-matrix"\nrow_s = {seconds}\n'
 
 
+def _one_row_at_a_time(text: str) -> str:
+    """A stretch of a triggered chain holds the cells of one row, read for 5 ms each."""
+    return text.replace(*_row_s(0.03))
+
+
 @pytest.mark.parametrize("chain", [TSP, TRIGGERED])
 def test_long_reads_last_their_width(rig: Callable[..., Rig], chain: str) -> None:
     """Longer than the longest integration, and longer than one stretch may last for a cell's steps
@@ -426,7 +450,7 @@ def test_a_compliance_that_no_channel_has_is_refused_before_anything_moves(
 def test_whatever_breaks_in_the_middle_leaves_everything_off(
     rig: Callable[..., Rig], chain: str
 ) -> None:
-    bench = rig(chain)
+    bench = rig(chain, change=_one_row_at_a_time if chain == TRIGGERED else str)
     # Private: the moment between two rows shows nowhere else.
     chained = bench.driver._chain
     assert chained is not None
@@ -686,7 +710,7 @@ def test_relays_are_counted(rig: Callable[..., Rig], chain: str) -> None:
 def test_an_abort_keeps_what_was_done_and_ends_with_all_off(
     rig: Callable[..., Rig], chain: str
 ) -> None:
-    bench = rig(chain)
+    bench = rig(chain, change=_one_row_at_a_time if chain == TRIGGERED else str)
     # Private: the moment between two rows shows nowhere else.
     chained = bench.driver._chain
     assert chained is not None
@@ -770,3 +794,63 @@ def test_the_clock_of_a_bench_is_asked_by_many_threads(rig: Callable[..., Rig]) 
     clock.close()
     clock.close()
     assert not wrong
+
+
+# A line that is held while another instrument times one
+
+
+def _leak(bench: Rig, above_v: float) -> None:
+    """Let the gate's channel (row B) be at its limit while the bit line's (row A) forces more."""
+    world = bench.rack.world
+    # Private: there is no cell whose gate leaks.
+    look = world._at
+
+    def leaking(circuit: Any, row: str) -> Sensed:
+        sensed = look(circuit, row)
+        leaks = row == "B" and abs(world._drives["A"].level) > above_v
+        return replace(sensed, limited=True) if leaks else sensed
+
+    world._at = leaking  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("above_v", [-1.0, 0.1])
+def test_a_gate_that_is_limited_while_a_cell_is_read_is_told_with_the_reading(
+    rig: Callable[..., Rig], above_v: float
+) -> None:
+    bench = rig(PLAIN)
+    assert (bench.do(READ).status == Status.OK).all()
+    _leak(bench, above_v)
+    assert (bench.do(READ).status == Status.COMPLIANCE).all()
+
+
+@pytest.mark.parametrize("above_v", [-1.0, 0.1])
+def test_pulses_end_at_the_first_whose_gate_is_limited(
+    rig: Callable[..., Rig], above_v: float
+) -> None:
+    bench = rig(PLAIN)
+    _leak(bench, above_v)
+    bench.seen.clear()
+    with pytest.raises(UnknownOutcomeError, match=r"does not hold the word line at 2 V: .* leaks"):
+        bench.do(FORM)
+    levels = [0.0, *(seen["A"] for seen in bench.seen)]
+    assert [after for before, after in itertools.pairwise(levels) if after != before] == [3.6, 0.0]
+    assert not bench.status["outputs_on"]
+
+
+def test_a_source_line_that_is_limited_before_the_bit_line_is_told(
+    rig: Callable[..., Rig],
+) -> None:
+    more = '[driver.instruments.sl]\nkind = "keithley-2450"\nmodel = "2450"\n\n[driver.wiring]'
+
+    def with_source_line(text: str) -> str:
+        text = text.replace("[driver.wiring]", more)
+        text = text.replace('"gate.1" = "B"', '"sl.1" = "D", "gate.1" = "B"')
+        # It takes a tenth of a percent less for its limit.
+        return f'{text}\n[simulation.errors.source_meters]\n"sl.1" = {{ gain_a = 1e-3 }}\n'
+
+    bench = rig(PLAIN, change=with_source_line)
+    bench.do(FORM)
+    free = bench.do(READ)
+    assert (free.status == Status.OK).all()
+    limit_a = float(np.nanmin(free.current_a)) / 2
+    assert (bench.do(READ, compliance_a=limit_a).status == Status.COMPLIANCE).all()

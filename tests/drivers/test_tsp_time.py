@@ -73,7 +73,10 @@ def sweep(turns: tuple[int, ...], start: str) -> tuple[list[float], list[float],
     )
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize(
+    "start",
+    [pytest.param(name, marks=[pytest.mark.long] * (k > 0)) for k, name in enumerate(STARTS)],
+)
 @given(turns=st.tuples(*[st.integers(0, 3000)] * 4))
 def test_a_loop_of_any_length_about_a_timed_sweep_moves_no_point(
     start: str, turns: tuple[int, ...]

@@ -20,7 +20,9 @@ from rram_hil.array import (
     PulseTrain,
     Ramp,
     Result,
+    Scheme,
     Status,
+    Step,
     Wait,
     WriteWords,
     pulse,
@@ -408,4 +410,50 @@ def test_an_error_after_the_driver_has_answered_keeps_the_pulses_charged(
     )
     with pytest.raises(ConfigError, match="does not fit"):
         engine.do(a_pulse(lab.cells))
+    assert (lab.ledger_counts() == 1).all()
+
+
+BESIDE = Step(-0.5, -0.5, 0.0, 1e-7)
+"""Nothing across the selected cell, 0.5 V across others of its column: gates at 0 V are open there.
+"""
+
+
+def test_pulses_of_cells_that_were_not_selected_stay_charged(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(limits={"half_select_v": 1.0, "pulses_per_cell": 7})
+    engine = lab.engine()
+    one = Cells.of([(0, 0, 1)])
+    result = engine.do(Apply(one, (BESIDE,), Scheme.GROUNDED, repeat=3))
+    assert result.pulses.tolist() == [0]
+    assert lab.events[:3] == ["ledger charge", "journal Intent", "journal sync"]
+    engine.do(Apply(one, (BESIDE, replace(BESIDE, bl_v=0.0)), Scheme.GROUNDED))
+    with pytest.raises(LimitError, match=r"cell \(0, 1, 1\): 4 pulses so far and up to 4 more"):
+        engine.do(Apply(one, (BESIDE,), Scheme.GROUNDED, repeat=4))
+    wanted = np.zeros(lab.geometry.shape, dtype=np.int64)
+    wanted[0, :, 1] = 4
+    wanted[0, 0, 1] = 1
+    np.testing.assert_array_equal(lab.ledger_counts(), wanted)
+
+
+def test_a_refusal_gives_back_what_was_charged_beside(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(limits={"half_select_v": 1.0})
+    engine = lab.engine()
+
+    def refuse(operation: Operation, number: int) -> Result | None:
+        raise ConfigError("not on this bench")
+
+    lab.instead = refuse
+    with pytest.raises(ConfigError):
+        engine.do(Apply(lab.cells, (BESIDE,), Scheme.GROUNDED))
+    assert lab.ledger_counts().sum() == 0
+
+
+def test_what_may_have_stressed_others_is_not_repeated(make_lab: Callable[..., Lab]) -> None:
+    lab = make_lab(limits={"half_select_v": 1.0})
+    lab.instead = half_then(lab, UnknownOutcomeError("the link is gone"))
+    step = replace(BESIDE, measure="current")
+    result = lab.engine().do(Apply(lab.cells, (step,), Scheme.GROUNDED))
+    assert result.interrupted
+    assert (result.status == Status.UNKNOWN).all()
+    assert lab.events.count("driver Apply") == 1
+    # Two rows: each cell is the other one's neighbour.
     assert (lab.ledger_counts() == 1).all()

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from rram_hil.array import (
     Apply,
     ApplyResult,
+    Block,
     Cells,
+    CodedRead,
     Geometry,
     Limits,
     Multiply,
@@ -319,8 +321,14 @@ def test_an_emulated_multiply_agrees_with_the_native_one_within_1_lsb(data: st.D
         )
     )
     full_scale_a = data.draw(st.sampled_from([5e-6, 5e-5, 2e-4]))
+    wl_v, body_v = data.draw(st.sampled_from([(3.0, None), (1.2, None), (1.2, -1.0)]))
+    idle_v = data.draw(st.sampled_from([None, -0.5, 0.0]))
     operation = Multiply(
-        0, row, column, columns, inputs.reshape(vectors, rows), full_scale_a=full_scale_a, wl_v=3.0
+        *(0, row, column, columns, inputs.reshape(vectors, rows)),
+        full_scale_a=full_scale_a,
+        wl_v=wl_v,
+        body_v=body_v,
+        unselected_wl_v=idle_v,
     )
     native, _ = carry_out(operation, chip.capabilities, chip.execute)
     emulated, natives = carry_out(
@@ -329,6 +337,8 @@ def test_an_emulated_multiply_agrees_with_the_native_one_within_1_lsb(data: st.D
     assert not native.emulated
     assert emulated.emulated
     assert {type(o) for o in natives} == {Apply}
+    said = {(s.body_v, s.unselected_wl_v) for o in natives for s in getattr(o, "steps", ())}
+    assert said == {(body_v, idle_v)}
     assert native.lsb_a == emulated.lsb_a
     assert np.max(np.abs(native.codes - emulated.codes)) <= 1
     assert abs(native.saturated - emulated.saturated) <= native.codes.size
@@ -444,6 +454,16 @@ SOME = Cells.block(0, [0], [0, 1])
             Multiply(0, 0, 0, 1, np.ones((1, 1), int), input_bits=10),
             {},
             "10-bit inputs .* it has 8 bits",
+        ),
+        (
+            Multiply(0, 0, 0, 1, np.ones((1, 1), int), body_v=0.0),
+            {"step_extras": frozenset({"unselected_wl_v"})},
+            "body_v: a level of the selectors' bodies is not available",
+        ),
+        (
+            CodedRead((Block(0, 0, 2, 0, 2),), unselected_wl_v=0.0),
+            {"step_extras": frozenset()},
+            "unselected_wl_v: a level of the unselected word lines is not available",
         ),
         (WriteWords(SOME, np.array([1, 128])), {}, r"8 bits: values must lie in -127..127"),
         (WriteWords(SOME, np.array([1, 2])), {"words": 1}, "more than the 1 of this bench"),

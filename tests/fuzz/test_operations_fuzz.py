@@ -82,6 +82,13 @@ GEOMETRIES = [
     Geometry(1, 3, 3, source_lines="common", selector="pmos"),
 ]
 BEHIND_A_MATRIX = Geometry(1, 3, 3, source_lines="common")
+WITH_HELD = " + held levels"
+HELD_CHAINS = [chain + WITH_HELD for chain in [*CHAINS][::2]]
+"""A row of one script, and the host between, each with sources of bodies and other word lines."""
+BESIDE_LINES = {
+    "body": {"channel": "aux.a", "row": "E", "columns": "60"},
+    "unselected_wl": {"channel": "aux.b", "row": "F"},
+}
 MATRIX_PART = 12
 """One in so many examples is tried behind each matrix."""
 SIMULATION = Simulation(converters=False)
@@ -149,9 +156,12 @@ def over_a_link(geometry: Geometry, folder: Path) -> Lab:
 
 def behind_a_matrix(geometry: Geometry, folder: Path, chain: str) -> Lab:
     """Source-meters and a matrix: a rack in this process."""
-    text = bench_text(chain, size=geometry.rows)
+    text = bench_text(chain.removesuffix(WITH_HELD), size=geometry.rows)
     driver = tomllib.loads(text)["driver"]
     del driver["name"]
+    if chain.endswith(WITH_HELD):
+        driver["instruments"]["aux"] = {"kind": "keithley-2600b", "model": "2636B"}
+        driver["wiring"] |= BESIDE_LINES
     rack = Rack(FarSideRequest(SIMULATION, geometry, RACK_LIMITS, "fuzz", folder, driver))
     for name, _, resource in rack.addresses["instruments"]:
         driver["instruments"][name] |= {"resource": resource, "timeout_s": 10.0}
@@ -163,7 +173,8 @@ def behind_a_matrix(geometry: Geometry, folder: Path, chain: str) -> Lab:
         rack.chip,
         world=rack.world,
         ground=driver["wiring"]["ground"],
-        lines={kind: list(columns_of(driver["wiring"][kind])) for kind in ("bl", "sl", "wl")},
+        lines={kind: list(columns_of(driver["wiring"][kind])) for kind in ("bl", "sl", "wl")}
+        | ({"body": [60]} if chain.endswith(WITH_HELD) else {}),
     )
 
     def end() -> None:
@@ -176,11 +187,13 @@ def behind_a_matrix(geometry: Geometry, folder: Path, chain: str) -> Lab:
 BENCHES: dict[str, Callable[[Geometry, Path], Lab]] = {
     "direct": direct,
     "board": over_a_link,
-    **{chain: partial(behind_a_matrix, chain=chain) for chain in CHAINS},
+    **{chain: partial(behind_a_matrix, chain=chain) for chain in (*CHAINS, *HELD_CHAINS)},
 }
 
 VOLTS = st.one_of(
-    st.sampled_from([0.0, 0.2, 0.25, -0.2, 0.6, 1.2, 2.0, 2.4, 2.8, 3.2, 4.0, 4.1, -1.0, -2.0]),
+    st.sampled_from(
+        [0.0, 0.2, 0.25, -0.2, 0.4, -0.4, 0.6, 1.2, 2.0, 2.4, 2.8, 3.2, 4.0, 4.1, -1.0, -2.0]
+    ),
     st.floats(-5, 5),
     st.sampled_from([math.nan, math.inf, 1e300, -4.2]),
 )
@@ -200,17 +213,17 @@ def some_cells(draw: st.DrawFn, geometry: Geometry) -> Cells:
     return Cells.from_index(np.array(at), geometry)
 
 
-def a_step(draw: st.DrawFn, n: int, is_slow: bool) -> Step:
+def a_step(draw: st.DrawFn, n: int, is_slow: bool, is_wired: bool) -> Step:
     volts = USUAL_V if draw(st.integers(0, 9 if is_slow else 2)) else VOLTS
     level = st.one_of(volts, st.none(), st.lists(volts, min_size=n, max_size=n).map(np.array))
     kind = draw(st.sampled_from(["pulse", "pulse", "any"]))
     measure = draw(st.sampled_from(["no", "current", "gate"]))
     usual_s = st.sampled_from([1e-3, 2e-3] if is_slow else [1e-7, 1e-6])
     width = draw(usual_s if kind == "pulse" else LONG_WIDTHS if is_slow else WIDTHS)
-    # Instruments know none of these.
+    # Instruments know these where they are wired.
     beside = None, None, False
-    if not is_slow and draw(st.booleans()):
-        both = measure == "current" and draw(st.booleans())
+    if is_wired and draw(st.booleans()):
+        both = not is_slow and measure == "current" and draw(st.booleans())
         beside = draw(BODY_V), draw(IDLE_V), both
     if kind == "any":
         return Step(draw(level), draw(level), draw(level), width, measure, *beside)
@@ -220,14 +233,18 @@ def a_step(draw: st.DrawFn, n: int, is_slow: bool) -> Step:
 
 
 @st.composite
-def operations(draw: st.DrawFn, geometry: Geometry, *, is_slow: bool = False) -> Operation | None:
-    """One operation; None where it is refused when it is made. `is_slow` is for instruments."""
+def operations(
+    draw: st.DrawFn, geometry: Geometry, *, is_slow: bool = False, is_wired: bool = True
+) -> Operation | None:
+    """One operation; None where it is refused when it is made. `is_slow` is for instruments,
+    `is_wired` where steps may say levels beside their lines.
+    """
     with contextlib.suppress(BenchError):
-        return _operation(draw, geometry, is_slow)
+        return _operation(draw, geometry, is_slow, is_wired)
     return None
 
 
-def _operation(draw: st.DrawFn, geometry: Geometry, is_slow: bool) -> Operation:
+def _operation(draw: st.DrawFn, geometry: Geometry, is_slow: bool, is_wired: bool) -> Operation:
     cells = some_cells(draw, geometry)
     n = len(cells)
     scheme = draw(st.sampled_from(list(Scheme)))
@@ -237,7 +254,7 @@ def _operation(draw: st.DrawFn, geometry: Geometry, is_slow: bool) -> Operation:
     kinds += ["apply"] * (7 if is_slow else 0)
     kind = draw(st.sampled_from(kinds))
     if kind == "apply":
-        steps = tuple(a_step(draw, n, is_slow) for _ in range(draw(st.integers(1, 3))))
+        steps = tuple(a_step(draw, n, is_slow, is_wired) for _ in range(draw(st.integers(1, 3))))
         stop = draw(st.sampled_from([None, None, Stop(above_s=1e-5)]))
         stop = stop if any(s.measure == "current" for s in steps) else None
         return Apply(cells, steps, scheme, compliance, stop, draw(COUNTS))
@@ -262,6 +279,7 @@ def _operation(draw: st.DrawFn, geometry: Geometry, is_slow: bool) -> Operation:
         )  # fmt: skip
     read_v = draw(st.sampled_from([0.2, 0.2, 0.25, 0.3, 2.4, -0.2, math.nan]))
     wl_v = draw(USUAL_V)
+    beside = {} if is_slow else {"body_v": draw(BODY_V), "unselected_wl_v": draw(IDLE_V)}
     if kind == "multiply":
         rows = draw(st.integers(1, geometry.rows))
         inputs = draw(st.lists(st.integers(-127, 127), min_size=2 * rows, max_size=2 * rows))
@@ -269,11 +287,12 @@ def _operation(draw: st.DrawFn, geometry: Geometry, is_slow: bool) -> Operation:
         return Multiply(
             draw(st.integers(0, geometry.tiles)), draw(st.integers(-1, 1)), 0,
             draw(st.integers(0, geometry.columns)), np.array(inputs).reshape(2, rows), 8, read_v,
-            wl_v, scale,
+            wl_v, scale, **beside,
         )  # fmt: skip
     if kind == "coded":
         block = Block(0, 0, geometry.rows, 0, draw(st.integers(1, geometry.columns + 1)))
-        return CodedRead((block,), read_v, wl_v, draw(st.sampled_from([1, 2, 10**30])))
+        repeat = draw(st.sampled_from([1, 2, 10**30]))
+        return CodedRead((block,), read_v, wl_v, repeat, **beside)
     words = draw(st.sampled_from([1, 127, 128, -(2**31)]))
     if draw(st.booleans()):
         return WriteWords(cells, np.full(n, words))
@@ -307,7 +326,7 @@ def test_no_operation_passes_a_limit_at_any_cell(
     _try_operations(lambda: labs(bench, geometry), geometry, settings().max_examples)
 
 
-@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("chain", [*CHAINS, *HELD_CHAINS])
 def test_no_operation_of_instruments_passes_a_limit_at_any_cell(
     labs: Callable[[str, Geometry], Lab], chain: str
 ) -> None:
@@ -317,15 +336,21 @@ def test_no_operation_of_instruments_passes_a_limit_at_any_cell(
         BEHIND_A_MATRIX,
         max(1, settings().max_examples // MATRIX_PART),
         is_slow=True,
+        is_wired=chain.endswith(WITH_HELD),
     )
 
 
 def _try_operations(
-    make: Callable[[], Lab], geometry: Geometry, examples: int, *, is_slow: bool = False
+    make: Callable[[], Lab],
+    geometry: Geometry,
+    examples: int,
+    *,
+    is_slow: bool = False,
+    is_wired: bool = True,
 ) -> None:
     formed = pulse_that_forms(geometry, 1e-3 if is_slow else 1e-6)
     sizes = {"min_size": 6, "max_size": 24} if is_slow else {"min_size": 1, "max_size": 12}
-    asked_of = st.lists(operations(geometry, is_slow=is_slow), **sizes)
+    asked_of = st.lists(operations(geometry, is_slow=is_slow, is_wired=is_wired), **sizes)
 
     @settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=examples)
     @given(asked_of, st.booleans())

@@ -17,6 +17,8 @@ from rram_hil.array import Geometry, Limits, Multiply, Scheme, Step
 
 SLACK = 1e-5
 """Levels go over the link in whole microvolts, widths in whole picoseconds."""
+CONDUCTS_V = 0.4
+"""Beyond this forward bias a body is no control any more, whatever limits say."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Lines:
 @dataclass
 class Judge:
     """Looks at one chip. `verdicts` are what it found wrong, each beginning with the name of its
-    check; `given` are the pulses that cells took, as it counts them.
+    check; `given` are the pulses that cells took, as it counts them, `beside` those that came to
+    them while a cell of another row was selected.
     """
 
     geometry: Geometry
@@ -44,7 +47,7 @@ class Judge:
     verdicts: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.given = np.zeros(self.geometry.shape, dtype=np.int64)
+        self.given, self.beside = np.zeros((2, *self.geometry.shape), dtype=np.int64)
         self.steps = 0
         really, multiply = self.chip.step, self.chip._multiplier.begin
 
@@ -75,6 +78,7 @@ class Judge:
     ) -> None:
         after = self.chip.conductance_s()
         g = np.maximum(before, after)
+        read_v = self.limits.read_v + SLACK
         for k, place in enumerate(index):
             tile, row, column = (int(x) for x in np.unravel_index(int(place), self.geometry.shape))
             volts = [
@@ -92,8 +96,11 @@ class Judge:
             )
             lines = lines_of(self.geometry, row, column, volts, scheme, levels.unselected_wl_v)
             opened = self._others(row, column, lines)
-            if levels.unselected_wl_v is not None:
-                self._held(opened, levels.width_s, compliance_a, g[tile])
+            self._held(opened, levels.width_s, compliance_a, g[tile])
+            for (r, c), across in opened.items():
+                # Its word line was to keep it out of this.
+                if r != row and self.geometry.cell == "1T1R" and across > read_v:
+                    self._wear((tile, r, c), self.beside)
             if levels.body_v is not None or levels.unselected_wl_v is not None:
                 self._oxides(lines, row, levels.body_v)
 
@@ -128,11 +135,16 @@ class Judge:
         if not flows_a <= limits.current_a * (1 + 1e-6):
             self.say("current", f"{flows_a} A through {cell}")
         if is_pulse:
-            self.given[cell] += 1
+            self._wear(cell, self.given)
             if not across * flows_a * width_s <= limits.energy_j * (1 + 1e-4):
                 self.say("energy", f"{across * flows_a * width_s} J in {cell}")
-            if self.given[cell] > limits.pulses_per_cell:
-                self.say("life", f"{self.given[cell]} pulses on {cell}")
+
+    def _wear(self, cell: tuple[int, int, int], counts: Any) -> None:
+        """Count a pulse of a cell."""
+        counts[cell] += 1
+        most = self.given[cell] + self.beside[cell]
+        if most > self.limits.pulses_per_cell:
+            self.say("life", f"{most} pulses on {cell}")
 
     def _across_oxide(self, gate: float, ends: list[float]) -> float:
         """Volts across a gate's oxide where it opens: a PMOS does below what it stands beside."""
@@ -147,7 +159,7 @@ class Judge:
             forward = body - min(driven)
             if self.geometry.selector == "pmos":
                 forward = max(driven) - body
-            if not forward <= self.limits.body_over_v + SLACK:
+            if not forward <= min(self.limits.body_over_v, CONDUCTS_V) + SLACK:
                 self.say("body junction", f"body at {body} V beside {driven} V")
             driven.append(body)
         for other, gate in enumerate(lines.wl):
@@ -211,14 +223,23 @@ class Judge:
             self.say("multiply volts", f"{most} V on inputs")
         if not most * float(g.max()) <= self.limits.current_a * (1 + 1e-6):
             self.say("current", f"{most * float(g.max())} A in a multiply")
+        body, idle = operation.body_v, operation.unselected_wl_v
+        ends = [-most, most, *([] if body is None else [body])]
+        if self.geometry.cell == "1T1R":
+            if not self._across_oxide(operation.wl_v, ends) <= self.limits.gate_over_v + SLACK:
+                self.say("gate volts", f"{operation.wl_v} V beside {ends} V in a multiply")
+            if body is not None or idle is not None:
+                gates = [operation.wl_v, idle or 0.0]
+                self._oxides(Lines([0.0], [-most, most], gates, []), 0, body)
 
     def settle(self, ledger: Any, told: Any = None, before: Any = None) -> None:
         """After an operation: the ledger is not below what was given, and the result tells it.
 
         `told` are the pulses of the result by cell (a map), `before` what had been given before it.
         """
-        if (ledger < self.given).any():
-            self.say("ledger", f"{ledger.tolist()} for {self.given.tolist()}")
+        most = self.given + self.beside
+        if (ledger < most).any():
+            self.say("ledger", f"{ledger.tolist()} for {most.tolist()}")
         if told is not None and not np.array_equal(told, self.given - before):
             self.say("told pulses", f"{told.tolist()} for {(self.given - before).tolist()}")
 
@@ -279,7 +300,8 @@ class MatrixJudge(Judge):
     every line hangs on at each moment, from the relays that are closed and what each row is driven
     to.
 
-    `lines` has the matrix columns of "bl", "sl" and "wl" in order. Selected is the cell with the
+    `lines` has the matrix columns of "bl", "sl" and "wl" in order, of "body" where there are body
+    terminals. Selected is the cell with the
     most volts of those whose gate is open; its pulse lasts as long as these are more than a read's.
     """
 
@@ -288,7 +310,7 @@ class MatrixJudge(Judge):
     lines: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.given = np.zeros(self.geometry.shape, dtype=np.int64)
+        self.given, self.beside = np.zeros((2, *self.geometry.shape), dtype=np.int64)
         self.steps = 0
         self._pulsed: tuple[int, int, int] | None = None
         self._lasted_s = self._spent_j = 0.0
@@ -325,6 +347,10 @@ class MatrixJudge(Judge):
                 if volts is not None and not abs(volts) <= getattr(limits, f"{kind}_v") + OUTPUT_V:
                     self.say(f"{kind} volts", f"{volts} V on line {k}")
         (plate, plate_a), *_ = hung["sl"]
+        body, _ = hung["body"][0] if "body" in hung else (None, 0.0)
+        driven = [volts for volts, _ in (*hung["bl"], *hung["sl"]) if volts is not None]
+        if body is not None and not body - min(driven or [0.0]) <= limits.body_over_v + OUTPUT_V:
+            self.say("body junction", f"body at {body} V beside {driven} V")
         across: dict[tuple[int, int, int], tuple[float, float]] = {}
         for row, (gate, _) in enumerate(hung["wl"]):
             for column, (bl, bl_a) in enumerate(hung["bl"]):
@@ -332,8 +358,9 @@ class MatrixJudge(Judge):
                 if gate is None or not ends:
                     continue
                 over = gate - min(ends)
-                if not over <= limits.gate_over_v + OUTPUT_V:
-                    self.say("gate volts", f"{gate} V over {min(ends)} V at {(row, column)}")
+                lowest = min(ends if body is None else [*ends, body])
+                if not gate - lowest <= limits.gate_over_v + OUTPUT_V:
+                    self.say("gate volts", f"{gate} V over {lowest} V at {(row, column)}")
                 if len(ends) == 2 and over > OPEN_V:
                     across[0, row, column] = abs(ends[0] - ends[1]), min(bl_a, plate_a)
         self._stressed(across, seconds, g_s)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rram_hil import Bench, read_run, run_recipe
-from rram_hil.array import Apply, Operation, Program, Result, Step
+from rram_hil.array import Apply, CodedRead, Multiply, Operation, Program, Result, Step
 from rram_hil.bench.plugins import protocol_class
 from rram_hil.errors import BenchError, ConfigError
 
@@ -40,6 +40,7 @@ energy_j = 1e-3
 width_s = 0.1
 pulses_per_cell = 1000000
 body_v = 1.0
+body_over_v = 0.1
 
 [simulation]
 device = "paper"
@@ -197,10 +198,21 @@ def test_a_run_keeps_gate_currents_in_its_file_and_in_a_map(tmp_path: Path) -> N
         np.testing.assert_allclose(run.table("cells")["gate_a"], leak.ravel())
 
 
-def test_a_multiply_says_that_it_cannot_stand_at_the_levels_of_reads(bench: Bench) -> None:
-    with pytest.raises(ConfigError, match=r"read\.body_v: a multiply cannot say it"):
-        bench.run(protocol_class("read-map").model_validate({"by": "codes"}))
-    bench.run(protocol_class("read-map").model_validate({"by": "either"}))
+@pytest.mark.parametrize("by", ["codes", "either"])
+def test_coded_reads_stand_at_the_levels_of_reads(
+    bench: Bench, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Operation] = []
+    really = bench.driver.execute
+
+    def execute(operation: Operation, number: int) -> Result:
+        seen.append(operation)
+        return really(operation, number)
+
+    monkeypatch.setattr(bench.driver, "execute", execute)
+    bench.run(protocol_class("read-map").model_validate({"by": by}))
+    assert {type(o) for o in seen} <= {CodedRead, Multiply}
+    assert {(o.body_v, o.unselected_wl_v) for o in seen} == {(-0.1, -0.3)}  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", ["body_v", "unselected_wl_v", "also_gate"])

@@ -58,7 +58,13 @@ def test_a_method_brings_cells_inside_and_counts_what_it_gave(name: str) -> None
     np.testing.assert_allclose(setting.shared["windows"].low_s[0, 0, 0], 15e-6)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] * (name not in ("ispp", "model-aware")))
+        for name in METHODS
+    ],
+)
 @given(data=st.data())
 def test_no_cell_takes_more_than_its_budget(name: str, data: st.DataObject) -> None:
     """Whatever is read, and however often a batch is cut, with its pulses counted or not."""

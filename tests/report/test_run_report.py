@@ -103,7 +103,9 @@ def command(*arguments: object) -> int:
     return int(ended.value.code or 0)
 
 
-@pytest.mark.parametrize("which", ["characterised", "programmed"])
+@pytest.mark.parametrize(
+    "which", ["programmed", pytest.param("characterised", marks=pytest.mark.long)]
+)
 def test_every_step_has_the_section_of_its_protocol(
     which: str, request: pytest.FixtureRequest
 ) -> None:

@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rram_hil.array import (
+    FORWARD_V,
     Apply,
+    Block,
     Cells,
+    CodedRead,
     Geometry,
     Multiply,
     Program,
@@ -24,6 +27,7 @@ from rram_hil.array import (
     read,
     read_step,
 )
+from rram_hil.simulation.cell_array import gate_opening
 from rram_hil.simulation.chip import FAULT_LEAK_S, GATE_LEAK_S, Fault, SimulatedChip
 from rram_hil.simulation.config import BodyEffect, Simulation
 from rram_hil.simulation.selectors import Selectors
@@ -73,6 +77,20 @@ def test_the_threshold_follows_the_bodys_reverse_bias() -> None:
     assert gate == pytest.approx(1.5 - 0.5 * (math.sqrt(0.8 + 1.5) - root))
 
 
+@given(
+    st.floats(0, 0.6), st.floats(1e-6, 1.0), st.floats(0, FORWARD_V), st.sampled_from([1.0, -1.0])
+)
+def test_no_forward_bias_within_the_limit_opens_a_gate_at_its_source(
+    gamma: float, surface_v: float, forward_v: float, sign: float
+) -> None:
+    selectors = Selectors(
+        "nmos" if sign > 0 else "pmos", BodyEffect(gamma=gamma, surface_v=surface_v)
+    )
+    source, line = np.array(0.5 * sign), np.array(3.0 * sign)
+    gate = selectors.gate_v(source, source, line, float(source) + sign * forward_v)
+    assert gate_opening(gate) == 0.0
+
+
 def test_a_body_below_the_source_lets_less_through_and_none_is_as_one_at_the_source() -> None:
     chip = a_chip()
     half_open = replace(READ, wl_v=1.0)
@@ -92,6 +110,26 @@ def test_a_driven_body_weakens_a_set_as_so_many_gate_volts() -> None:
     ):
         chip.execute(Apply(Cells.all(chip.geometry), (full_reset, step)), 3)
     np.testing.assert_allclose(low.conductance_s(), twin.conductance_s(), rtol=1e-12)
+
+
+def test_multiplies_and_coded_reads_stand_at_the_levels_that_they_say() -> None:
+    chip = a_chip()
+    shift = float(chip.cells.selectors.threshold_shift_v(np.array(1.0)))
+    multiply = Multiply(0, 0, 0, 5, np.full((1, 4), 127, np.int16), wl_v=1.1, full_scale_a=1e-4)
+    plain, lower, driven = (
+        chip.execute(asked, 3).codes  # type: ignore[union-attr]
+        for asked in (
+            multiply,
+            replace(multiply, wl_v=1.1 - shift),
+            replace(multiply, body_v=-1.0, unselected_wl_v=-0.5),
+        )
+    )
+    np.testing.assert_array_equal(driven, lower)
+    assert (np.abs(driven) < np.abs(plain)).any()
+    coded = CodedRead((Block(0, 0, 4, 0, 5),), wl_v=1.1 - shift)
+    said = replace(coded, wl_v=1.1, body_v=-1.0)
+    lower, driven = (chip.execute(asked, 4).conductance_s for asked in (coded, said))  # type: ignore[union-attr]
+    np.testing.assert_array_equal(driven, lower)
 
 
 @pytest.mark.parametrize(("source_lines", "part"), [("row", 1.0), ("common", 1.0), ("column", 1.0)])
@@ -137,6 +175,17 @@ def test_other_columns_feel_what_their_bit_lines_stand_at_where_other_rows_are_o
     grown = (after > before)[[0, 2, 3]][:, [0, 1, 3, 4]]
     responsive = (chip.stuck[0] == 0)[[0, 2, 3]][:, [0, 1, 3, 4]]
     np.testing.assert_array_equal(grown, responsive)
+
+
+def test_word_lines_at_0_v_are_open_for_lines_below_it() -> None:
+    chip = a_chip(source_lines="common")
+    chip.execute(Apply(Cells.all(chip.geometry), (Step(0.0, 2.4, 3.5, 1e-6),)), 2)
+    before = chip.conductance_s()[0]
+    # Its gate at -2 V closes the selected cell, not those of other rows.
+    chip.execute(Apply(ONE, (Step(0.0, -2.0, -2.0, 1e-6),), Scheme.INHIBIT), 3)
+    wanted = np.zeros_like(before, dtype=np.bool_)
+    wanted[:, 2] = chip.stuck[0, :, 2] == 0
+    np.testing.assert_array_equal((chip.conductance_s()[0] != before)[[0, 2, 3]], wanted[[0, 2, 3]])
 
 
 def test_a_pmos_conducts_below_its_source_and_is_closed_at_it() -> None:

@@ -130,8 +130,13 @@ def programs(draw: st.DrawFn) -> Program:
 def multiplies(draw: st.DrawFn) -> Multiply:
     shape = draw(hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=5))
     inputs = draw(hnp.arrays(np.int16, shape, elements=st.integers(-127, 127)))
+    others = st.one_of(st.none(), VOLTS)
     return Multiply(
-        1, 2, 3, draw(st.integers(1, 4)), inputs, read_v=draw(VOLTS), words=draw(st.booleans())
+        *(1, 2, 3, draw(st.integers(1, 4)), inputs),
+        read_v=draw(VOLTS),
+        words=draw(st.booleans()),
+        body_v=draw(others),
+        unselected_wl_v=draw(others),
     )
 
 

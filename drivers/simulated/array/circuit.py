@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rram_hil.simulation.config import BodyEffect
 from rram_hil.types import FloatArray, IntArray
 
 GATE_THRESHOLD_V, GATE_SPAN_V = 0.7, 0.5
@@ -48,16 +49,38 @@ class Source:
     high_a: float
 
 
+@dataclass(frozen=True)
+class Well:
+    """The body of all transistors at `volts`. It shifts their threshold by gamma x
+    (sqrt(surface + source - body) - sqrt(surface)), in `effect`'s terms, and takes no current.
+    """
+
+    effect: BodyEffect
+    volts: float
+
+    def shift(self, source_v: FloatArray) -> FloatArray:
+        """What is added to the threshold (V) with sources at these potentials."""
+        surface_v = self.effect.surface_v
+        root = np.sqrt(np.maximum(surface_v + source_v - self.volts, 0.0))
+        return np.asarray(self.effect.gamma * (root - np.sqrt(surface_v)), dtype=np.float64)
+
+    def slope(self, source_v: FloatArray) -> FloatArray:
+        """By how much that grows with the source (V/V)."""
+        over = np.maximum(self.effect.surface_v + source_v - self.volts, 1e-9)
+        return np.asarray(self.effect.gamma / (2 * np.sqrt(over)), dtype=np.float64)
+
+
 @dataclass(frozen=True, eq=False)
 class Branches:
     """The cells that join two different nets: nets of BL, SL and WL of each, shape (n,). In a 1R
-    array `gated` is false.
+    array `gated` is false. Without a `well` each transistor's body is at its source.
     """
 
     bl: IntArray
     sl: IntArray
     wl: IntArray
     gated: bool
+    well: Well | None = None
 
     def currents(self, g_s: FloatArray, v: FloatArray) -> FloatArray:
         """Current (A) from BL to SL through each cell at the nets' potentials `v`."""
@@ -69,8 +92,12 @@ class Branches:
         return np.asarray(v[self.bl] - v[self.sl], dtype=np.float64)
 
     def gates(self, v: FloatArray) -> FloatArray:
-        """WL over the lower of BL and SL of each cell (V)."""
-        return np.asarray(v[self.wl] - np.minimum(v[self.bl], v[self.sl]), dtype=np.float64)
+        """WL over the lower of BL and SL of each cell (V), less what the body adds to the
+        threshold.
+        """
+        source = np.minimum(v[self.bl], v[self.sl])
+        over = np.asarray(v[self.wl] - source, dtype=np.float64)
+        return over if self.well is None else over - self.well.shift(source)
 
     def opened(self, v: FloatArray) -> FloatArray:
         """How far each cell's transistor is open, 0 to 1."""
@@ -282,8 +309,12 @@ class Network:
         if branches.gated:
             drop = branches.drops(v)
             by_wl = np.where((opened > 0) & (opened < 1), g_s * drop / GATE_SPAN_V, 0.0)
-            by_bl = by_bl - np.where(drop < 0, by_wl, 0.0)
-            by_sl = by_sl - np.where(drop >= 0, by_wl, 0.0)
+            by_source = by_wl
+            if branches.well is not None:
+                source = np.minimum(v[branches.bl], v[branches.sl])
+                by_source = by_wl * (1 + branches.well.slope(source))
+            by_bl = by_bl - np.where(drop < 0, by_source, 0.0)
+            by_sl = by_sl - np.where(drop >= 0, by_source, 0.0)
             if by_wl.any():
                 flat += np.bincount(self._gate_pairs, np.concatenate((by_wl, -by_wl)), n * n)
         flat += np.bincount(self._pairs, np.concatenate((by_bl, by_sl, -by_bl, -by_sl)), n * n)

@@ -40,3 +40,7 @@ class ErringTerminal(Terminal):
         volts = (sensed.volts - e.offset_v) / (1 + e.gain_v)
         amps = sensed.amps * (1 + e.gain_a) + e.offset_a if self._is_on else sensed.amps
         return Sensed(volts, amps, sensed.limited)
+
+    @override
+    def was_limited(self) -> bool:
+        return self._terminal.was_limited()

@@ -114,6 +114,9 @@ class Sensed:
 class Terminal(ABC):
     """One force terminal of a channel; the other is ground."""
 
+    stretch_s = 0.0
+    """How much later the end of a pulse comes than its beginning."""
+
     @abstractmethod
     def drive(self, drive: Drive) -> None:
         """Force this from now on (virtual time)."""
@@ -121,6 +124,12 @@ class Terminal(ABC):
     @abstractmethod
     def sense(self) -> Sensed:
         """What is there now, without the instrument's own errors."""
+
+    def was_limited(self) -> bool:
+        """Whether its limit has held it since this was last asked, as far as anything was measured
+        meanwhile.
+        """
+        return self.sense().limited
 
 
 class Resistor(Terminal):

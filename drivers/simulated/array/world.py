@@ -23,8 +23,8 @@ from rram_hil.errors import ConfigError
 from rram_hil.simulation.chip import Fault, SimulatedChip, StandingPulse
 from rram_hil.types import FloatArray, IntArray
 
-from ...matrix.wiring import Wiring
-from .circuit import ENDLESS_A, GATE_THRESHOLD_V, Branches, Network, Solution, Source
+from ...matrix.wiring import BODY, Wiring, columns_of
+from .circuit import ENDLESS_A, GATE_THRESHOLD_V, Branches, Network, Solution, Source, Well
 from .erring_terminal import ErringTerminal
 from .terminals import Drive, Fabric, Sensed, Terminal, VirtualClock
 
@@ -76,6 +76,10 @@ class ChannelTerminal(Terminal):
     def sense(self) -> Sensed:
         """Volts and amperes; a terminal that is off tells the potential of its row."""
         return self._world.sense(self._row)
+
+    @override
+    def was_limited(self) -> bool:
+        return self._world.was_limited(self._row)
 
 
 class MatrixFabric(Fabric):
@@ -133,9 +137,10 @@ class ArrayWorld:
         self.unsolved = 0
         self.closures: Counter[Point] = Counter()
         self._ground = wiring.ground
-        self._channels = {**wiring.channels, **wiring.generators}
+        self._channels = {**wiring.channels, **wiring.generators, **wiring.held}
+        self._body = wiring.body
         self._drives = {row: Drive() for row in self._channels.values()}
-        columns = (*wiring.bl_columns, *wiring.sl_columns, *wiring.wl_columns)
+        columns = wiring.columns
         self._line_of = {column: line for line, column in enumerate(columns)}
         self._lines = len(columns)
         self._closed: frozenset[Point] = frozenset()
@@ -146,6 +151,7 @@ class ArrayWorld:
         self._seen: tuple[float, Solution] | None = None
         self._pulse: StandingPulse | None = None
         self._is_looked_at = False
+        self._limited: set[str] = set()
 
     def _place_cells(self) -> None:
         """Lines of each cell, by its flat index, and what each line leaks."""
@@ -222,8 +228,13 @@ class ArrayWorld:
 
     def sense(self, row: str) -> Sensed:
         """What is at a row now."""
-        circuit, drive = self._current(), self._drives[row]
-        solution = self._looked()
+        self._looked()
+        return self._at(self._current(), row)
+
+    def _at(self, circuit: _Circuit, row: str) -> Sensed:
+        """What the last solution that was looked at has at a row."""
+        assert self._seen is not None
+        solution, drive = self._seen[1], self._drives[row]
         volts = float(solution.volts[circuit.row_net[row]])
         if drive.function == "off":
             return Sensed(volts, 0.0, False)
@@ -231,6 +242,14 @@ class ArrayWorld:
         if drive.function == "voltage":
             return Sensed(volts, amps, abs(volts - drive.level) > 1e-12 * (1 + abs(drive.level)))
         return Sensed(volts, amps, abs(amps - drive.level) > 1e-9 * abs(drive.level))
+
+    def was_limited(self, row: str) -> bool:
+        """Whether the source of a row was at its limit when anybody measured, since this was last
+        asked.
+        """
+        limited = row in self._limited
+        self._limited.discard(row)
+        return limited
 
     def settle(self) -> None:
         """Let the levels that stand have acted until now: before anybody looks at the chip
@@ -300,6 +319,7 @@ class ArrayWorld:
             if self.chip.simulation.read_noise:
                 solution = self._with_noise(circuit, seen, solution)
         self._seen = (self.chip.now_s, solution)
+        self._limited.update(row for row in circuit.driving if self._at(circuit, row).limited)
         return solution
 
     def _with_noise(self, circuit: _Circuit, seen: FloatArray, quiet: Solution) -> Solution:
@@ -352,24 +372,40 @@ class ArrayWorld:
         reach = np.zeros(count)
         lowest, highest = self._span
         live = bl != sl
+        body_v = self._body_v(line_net, row_net)
         if gated:
             for source in sources:
                 reach[source.net] = max(reach[source.net], source.volts)
             # A word line on one net with bit or source lines may be pulled anywhere by them.
             reach[bl] = reach[sl] = highest
-            live &= reach[wl] - lowest > GATE_THRESHOLD_V
+            # A body above its source lowers the threshold, though never to nothing.
+            live &= reach[wl] - lowest > (GATE_THRESHOLD_V if body_v is None else 0.0)
         chosen = np.flatnonzero(live)
-        branches = Branches(bl[chosen], sl[chosen], wl[chosen], gated)
+        well = None if body_v is None else Well(self.chip.simulation.body, body_v)
+        branches = Branches(bl[chosen], sl[chosen], wl[chosen], gated, well)
         leak = np.bincount(line_net, np.full(self._lines, LEAK_S), count) + LEAK_S
         if gated:
             first = int(self._wl[0])
-            leak += np.bincount(line_net[first:], self.chip.gate_leak_s()[0], count)
+            gates = line_net[first : first + self.chip.geometry.rows]
+            leak += np.bincount(gates, self.chip.gate_leak_s()[0], count)
         network = Network(
             np.asarray(leak, dtype=np.float64),
             branches,
             [*sources, Source(grounded, 0.0, -ENDLESS_A, ENDLESS_A)],
         )
         return _Circuit(line_net, row_net, chosen, branches, network, driving)
+
+    def _body_v(self, line_net: IntArray, row_net: dict[str, int]) -> float | None:
+        """Where the bodies stand; None where nothing drives them: each is at its source then."""
+        if self._body is None:
+            return None
+        row = self._body.row or BODY
+        on = {line_net[self._line_of[column]] for column in columns_of(self._body.columns)}
+        if self._body.columns and on == {row_net[self._ground]}:
+            return 0.0
+        is_joined = not self._body.columns or on == {row_net[row]}
+        drive = self._drives[row]
+        return drive.level if is_joined and drive.function == "voltage" else None
 
     def _joined(self) -> tuple[IntArray, dict[str, int], int]:
         """Net of each line, net of each row, number of nets."""

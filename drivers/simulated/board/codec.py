@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from rram_hil.array import (
+    FORWARD_V,
     Apply,
     ApplyResult,
     Block,
@@ -419,14 +420,18 @@ def _program(fields: _Fields, geometry: Geometry) -> Program:
 
 
 def _multiply(fields: _Fields, _: Geometry) -> Multiply:
-    _, vectors, tile, row, rows, column, columns, read_uv, wl_uv, bits, words, full_scale = (
-        fields.numbers("IIIIIIIiiBBxxd")
+    _, vectors, tile, row, rows, column, columns, read_uv, wl_uv, bits, words, others, scale_a = (
+        fields.numbers("IIIIIIIiiBBBxd")
     )
     if not 2 <= bits <= 16:
         raise RefusalError("RANGE", f"{bits}-bit inputs; allowed are 2 to 16 bits")
+    body, idle = _others(fields, others)
     codes = fields.array("i1" if bits <= 8 else "<i2", vectors * rows).reshape(vectors, rows)
     return Multiply(
-        tile, row, column, columns, codes, bits, read_uv / 1e6, wl_uv / 1e6, full_scale, bool(words)
+        *(tile, row, column, columns, codes, bits, read_uv / 1e6, wl_uv / 1e6, scale_a),
+        bool(words),
+        body_v=body,
+        unselected_wl_v=idle,
     )
 
 
@@ -456,7 +461,12 @@ def _read_blocks(fields: _Fields, geometry: Geometry) -> CodedRead:
             raise RefusalError("RANGE", f"block of {place} shares a cell with another")
         region[:] = True
         blocks.append(Block(tile, row, rows, column, columns))
-    return CodedRead(tuple(blocks), read_uv / 1e6, wl_uv / 1e6, repeat)
+    others = int(fields.numbers("I")[0]) if fields.rest else 0
+    if others > 3:
+        raise RefusalError("BAD REQUEST", f"others {others} is none of 1 to 3")
+    body, idle = _others(fields, others)
+    volts = read_uv / 1e6, wl_uv / 1e6
+    return CodedRead(tuple(blocks), *volts, repeat, body_v=body, unselected_wl_v=idle)
 
 
 _OPERATIONS: dict[int, Callable[[_Fields, Geometry], Operation]] = {
@@ -520,6 +530,9 @@ def parse_body_limits(payload: bytes) -> tuple[float, float]:
     fields.done()
     if not all(0 <= value < float("inf") for value in values):
         raise RefusalError("LIMIT", f"limits of the body {values} V must be 0 or more and finite")
+    if values[1] > FORWARD_V:
+        text = f"limit body_over_v {values[1]} V: beyond {FORWARD_V} V a body's junctions conduct"
+        raise RefusalError("LIMIT", text)
     return values[0], values[1]
 
 

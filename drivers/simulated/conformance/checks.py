@@ -28,6 +28,7 @@ from rram_hil.hardware.instrument import Instrument
 
 from .climate import THERMOSTAT
 from .link import COMMON, FAULTS, OF_THE_LINK, fault_in_connect, fault_in_step
+from .scope import OSCILLOSCOPE
 from .source import SOURCE_METER
 from .station import STEPS, Family, Role, Station, role_of, say
 from .switching import PULSE_GENERATOR, SWITCH_MATRIX
@@ -107,6 +108,7 @@ def _rules(driver: type[Instrument]) -> tuple[tuple[str, Callable[[Station], Non
         Role.MATRIX: SWITCH_MATRIX,
         Role.GENERATOR: PULSE_GENERATOR,
         Role.THERMOSTAT: THERMOSTAT,
+        Role.SCOPE: OSCILLOSCOPE,
     }
     return COMMON + own.get(role_of(driver), ())
 
@@ -126,6 +128,8 @@ _UNIT = re.compile(
 def _says_who(family: Family) -> None:
     driver, simulator = family.driver, family.simulator
     say(driver.MAKER, f"{driver.__name__}.MAKER is empty")
+    say(driver.MAKERS, f"{driver.__name__}.MAKERS is empty")
+    say(all(driver.MAKERS.values()), f"{driver.__name__}.MAKERS: a name without its document")
     say(driver.MODELS, f"{driver.__name__}.MODELS is empty")
     say(simulator.MAKER == driver.MAKER, f"makers differ: {simulator.MAKER!r} and {driver.MAKER!r}")
     missing = set(driver.MODELS) - set(simulator.MODELS)

@@ -106,6 +106,7 @@ def _wrong_model(station: Station) -> None:
     for what, settings, faults in (
         ("another model's name in *IDN?", {}, FAULTS["wrong model"]),
         ("another model in the bench file", {"model": other}, ()),
+        ("another serial number in the bench file", {"serial": "another"}, ()),
     ):
         driver = station.driver(None, **settings)
         station.inject(*faults)
@@ -118,7 +119,37 @@ def _wrong_model(station: Station) -> None:
         say(not driver.dialog.link.is_open, f"{what}: the link is still open after the refusal")
         say(station.outputs_on, f"{what}: an output was touched")
     driver = station.driver(model=station.model)
+    driver = station.driver(model=station.model, serial=driver.connect().serial)
     driver.connect()
+    station.make_safe()
+
+
+def _another_maker(station: Station) -> None:
+    """A stranger's instrument that tells a known model: refused with the key that drives it, and
+    then driven. Every name of a maker of the family is taken.
+    """
+    driver, answer = station.family.driver, station.simulator.reply
+    maker = "STRANGER"
+
+    def renamed(line: str) -> bytes:
+        said = answer(line)
+        return maker.encode() + said[said.index(b",") :] if "IDN" in line.upper() else said
+
+    station.on()
+    station.instrument.close()
+    station.simulator.reply = renamed  # type: ignore[method-assign]
+    error = raised(ConfigError, station.driver().connect, "a stranger's instrument")
+    for word in (maker, station.model, *driver.MAKERS, f'treat_as = "{station.model}"'):
+        say(word in str(error), f"the refusal of a stranger's instrument has no {word}: {error}")
+    told = station.driver(treat_as=station.model).connect().model
+    say(maker in told and station.model in told, f"a stranger's instrument is told as {told!r}")
+    for maker in driver.MAKERS:
+        told = station.driver().connect().model
+        say(told == station.model, f"a {station.model} of {maker} is told as {told!r}")
+    say(station.outputs_on, "an output was touched")
+    station.simulator.reply = answer  # type: ignore[method-assign]
+    station.instrument = station.driver()
+    station.instrument.connect()
     station.make_safe()
 
 
@@ -439,6 +470,7 @@ COMMON: tuple[tuple[str, Callable[[Station], None]], ...] = (
     ("left-over at connect", _left_over_at_connect),
     ("says that outputs of what does not answer may be on", _silent_or_foreign_is_told),
     ("refuses another model", _wrong_model),
+    ("refuses another maker's", _another_maker),
     ("drives a near model where it is told to", _near_model),
     ("raises the error queue", _errors_are_raised),
     ("safe_off", _safe_off),
@@ -453,6 +485,7 @@ COMMON: tuple[tuple[str, Callable[[Station], None]], ...] = (
 
 OF_THE_LINK = frozenset(
     {
+        _another_maker,
         _near_model,
         _left_over_at_connect,
         _silent_or_foreign_is_told,

@@ -28,6 +28,7 @@ from rram_hil.hardware.instrument import (
     SwitchMatrix,
     instrument_class,
 )
+from rram_hil.hardware.oscilloscope import Oscilloscope, ScopeSetup, ScopeTrigger
 from rram_hil.hardware.thermostat import Thermostat
 from rram_hil.simulation.config import Timing
 from rram_hil.wire.recording import Traffic
@@ -92,6 +93,7 @@ class Role(StrEnum):
     MATRIX = "matrix"
     GENERATOR = "generator"
     THERMOSTAT = "thermostat"
+    SCOPE = "scope"
     OTHER = "other"
 
 
@@ -102,6 +104,7 @@ def role_of(driver: type[Instrument]) -> Role:
         (SwitchMatrix, Role.MATRIX),
         (PulseGenerator, Role.GENERATOR),
         (Thermostat, Role.THERMOSTAT),
+        (Oscilloscope, Role.SCOPE),
     )
     return next((role for base, role in roles if issubclass(driver, base)), Role.OTHER)
 
@@ -283,14 +286,17 @@ def is_quiet(drive: Drive) -> bool:
     return drive.function == "off" or drive.level == 0.0
 
 
-def sends_nothing(station: Station, what: str, act: Callable[[], object]) -> None:
-    """Raise `AssertionError` unless `act` raises `ConfigError` before it has sent a byte."""
+def sends_nothing(station: Station, what: str, act: Callable[[], object]) -> BenchError:
+    """The `ConfigError` that `act` raises; raise `AssertionError` unless it does so before it has
+    sent a byte.
+    """
     before = station.instrument.dialog.bytes_sent
-    raised(ConfigError, act, what)
+    error = raised(ConfigError, act, what)
     say(
         station.instrument.dialog.bytes_sent == before,
         f"{what}: refused, but only after something had been sent",
     )
+    return error
 
 
 def source_setup(instrument: SourceMeter, channel: str) -> SourceSetup:
@@ -408,6 +414,22 @@ def _temperature(station: Station) -> None:
     say(250.0 < kelvin < 350.0, f"a temperature of {kelvin} K")
 
 
+SCREEN = ScopeSetup(range_v=4.0, offset_v=0.5)
+"""Settings that every scope takes."""
+
+
+def _configure_scope(station: Station) -> None:
+    station.instrument.configure(station.channel, SCREEN)
+
+
+def _await_trigger(station: Station) -> None:
+    station.instrument.await_trigger(ScopeTrigger(station.channel, 0.25, True, 1e-6, 0.0))
+
+
+def _screen(station: Station) -> None:
+    near(station.instrument.settings(station.channel).range_v, 4.0, 1e-3, 0.0, "screen read back")
+
+
 Act = Callable[[Station], None]
 """Something done on a station; raises `AssertionError` for a wrong value."""
 
@@ -417,6 +439,7 @@ TO_SWITCH_ON: dict[Role, tuple[Act, ...]] = {
     Role.MATRIX: (_switch_first,),
     Role.GENERATOR: (_configure_pulse, _output_on),
     Role.THERMOSTAT: (_hold,),
+    Role.SCOPE: (_configure_scope, _await_trigger),
     Role.OTHER: (),
 }
 
@@ -454,6 +477,13 @@ STEPS: dict[Role, dict[str, Act]] = {
         "temperature": _temperature,
         "safe_off": lambda s: s.instrument.safe_off(),
     },
+    Role.SCOPE: {
+        "arm": lambda s: s.instrument.arm(),
+        "configure": _configure_scope,
+        "await": _await_trigger,
+        "settings": _screen,
+        "safe_off": lambda s: s.instrument.safe_off(),
+    },
     Role.OTHER: {
         "arm": lambda s: s.instrument.arm(),
         "safe_off": lambda s: s.instrument.safe_off(),
@@ -466,7 +496,7 @@ value.
 
 def prepare(station: Station, step: str) -> None:
     """On, or for a step that switches something on, as far as before that."""
-    if step in ("output on", "switch", "configure", "hold"):
+    if step in ("output on", "switch", "configure", "hold", "await"):
         station.instrument.arm()
         if step == "output on":
             for act in TO_SWITCH_ON[station.role][:-1]:
@@ -509,6 +539,14 @@ def pairs(station: Station) -> list[tuple[Callable[[int], None], Callable[[], ob
             return next((k for k, v in enumerate(kelvins) if abs(kelvin - v) < 0.1), kelvin)
 
         return [(lambda k: instrument.hold(kelvins[k]), set_point)]
+    if isinstance(instrument, Oscilloscope):
+        screens = tuple(replace(SCREEN, range_v=v) for v in (2.0, 4.0))
+
+        def screen() -> object:
+            volts = instrument.settings(station.channel).range_v
+            return next((k for k, s in enumerate(screens) if abs(volts - s.range_v) < 0.01), volts)
+
+        return [(lambda k: instrument.configure(station.channel, screens[k]), screen)]
     assert isinstance(instrument, PulseGenerator)
     channel = station.channel
     setups = tuple(replace(pulse_setup(instrument, channel), high_v=v) for v in (0.25, 0.5))

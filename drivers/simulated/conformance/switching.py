@@ -126,7 +126,9 @@ def _refuses_pulses(station: Station) -> None:
         "edge too short": replace(good, edge_s=limits.shortest_edge_s / 2),
         "edge too long": replace(good, edge_s=limits.longest_edge_s * 2),
     }.items():
-        sends_nothing(station, what, partial(generator.configure, channel, setup))
+        error = sends_nothing(station, what, partial(generator.configure, channel, setup))
+        for name in (generator.config.resource, f"channel {channel}"):
+            say(name in str(error), f"{what}: the refusal does not name {name}: {error}")
     generator.output(channel, True)
     for count in (0, -1, limits.most_pulses + 1):
         sends_nothing(station, f"{count} pulses", partial(generator.fire, channel, count))

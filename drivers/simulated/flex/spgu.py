@@ -52,13 +52,13 @@ class Setup:
         """What must stand behind the 50 ohm for `volts` at the load that was told."""
         return volts * (self.load_ohm + OUTPUT_OHM) / self.load_ohm
 
-    def steps(self, begin_s: float) -> Iterable[tuple[float, float]]:
-        """Times and changes (V) of one period that begins at `begin_s`."""
+    def steps(self, stretch_s: float) -> Iterable[tuple[float, float]]:
+        """Times and changes (V) of one period, whose pulses end `stretch_s` later."""
         for source in self.sources:
             base, peak = self.levels[source]
             delay, width, *_ = self.times[source]
-            yield begin_s + delay, peak - base
-            yield begin_s + delay + width, base - peak
+            yield delay, peak - base
+            yield delay + width + stretch_s, base - peak
 
 
 @dataclass
@@ -208,11 +208,12 @@ class SpguModules:
         count = int(condition) if mode == 1 else int(condition // self.period_s)
         playing = [c for c in self.channels.values() if c.is_on and c.applied.mode]
         clock, period_s = self._place.bus.clock, self.period_s
+        stretch_s = [self._place.terminal(str(channel.number)).stretch_s for channel in playing]
         for _period in range(count if playing else 0):
             steps = sorted(
                 (at_s, n, change)
                 for n, channel in enumerate(playing)
-                for at_s, change in channel.applied.steps(0.0)
+                for at_s, change in channel.applied.steps(stretch_s[n])
             )
             volts = [channel.applied.base_v for channel in playing]
             passed_s = 0.0

@@ -298,9 +298,12 @@ class BoardControl:
         """Give the cells at these flat indices a `rram_hil.simulation.chip.Fault`."""
         self.ask("damage", fault=int(fault), cells=[int(c) for c in cells])
 
-    def reboot(self, *, drop_link: bool = False) -> None:
-        """Power-cycle the board now; with `drop_link` the link goes too, as with a USB board."""
-        self.ask("reboot", drop_link=drop_link)
+    def reboot(self, *, drop_link: bool = False, instrument: str = "") -> None:
+        """Power-cycle the board now; with `drop_link` the link goes too, as with a USB board. In a
+        rack `instrument` names the one, and its link goes always.
+        """
+        of = {"instrument": instrument} if instrument else {}
+        self.ask("reboot", drop_link=drop_link, **of)
 
     def quit(self) -> None:
         """End the process of the simulated board."""

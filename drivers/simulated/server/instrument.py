@@ -14,7 +14,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.far_side import SimulatedFarSide
@@ -61,6 +61,8 @@ class SimulatedInstrument(ABC):
 
     MAKER: ClassVar[str] = ""
     MODELS: ClassVar[tuple[str, ...]] = ()
+    ALONE: ClassVar[Sequence[str] | None] = None
+    """Models in the slots of one that is started alone; None: as in a bench."""
     INPUT_BUFFER: ClassVar[int] = LONGEST_LINE
     """Bytes of one message that the instrument takes."""
 
@@ -100,20 +102,33 @@ class SimulatedInstrument(ABC):
         """Ground truth: whether any output is on, or any relay closed."""
 
     @classmethod
-    def start_alone(cls, model: str, load_ohm: float = math.inf, port: int = 0) -> SimulatedFarSide:
+    def start_alone(
+        cls,
+        model: str,
+        load_ohm: float = math.inf,
+        port: int = 0,
+        modules: Sequence[str] | None = None,
+    ) -> SimulatedFarSide:
         """Serve one instrument of this class on a TCP port (0: any), a resistor behind every
-        channel (infinite: nothing).
+        channel (infinite: nothing). `modules` are the models in its slots, from the first, "" in an
+        empty one (None: its usual ones).
 
-        Raises `ConfigError` where the port is taken.
+        Raises `ConfigError` where the port is taken, and for modules that it does not take.
         """
-        place = Place(terminals=Loads(load_ohm))
-        try:
-            server = InstrumentServer(cls(model, place), Timing(), port)
-        except OSError as error:
-            raise ConfigError(f"port {port}: cannot be used: {error.strerror}") from None
-        return SimulatedFarSide(
-            {}, "", server.stop, ((place.name, f"{cls.MAKER} {model}", server.resource),)
-        )
+        place = cls.place_alone(load_ohm)
+        held = cls.ALONE if modules is None else modules
+        one = cls(model, place) if held is None else cls.with_modules(model, place, held)
+        return one.serve_alone(place.name, port)
+
+    @classmethod
+    def place_alone(cls, load_ohm: float) -> Place:
+        """Where an instrument stands that is started alone."""
+        return Place(terminals=Loads(load_ohm))
+
+    @classmethod
+    def with_modules(cls, model: str, place: Place, modules: Sequence[str]) -> Self:
+        """One with these models in its slots. Raises `ConfigError` for what it does not take."""
+        raise ConfigError(f"--modules: {model} has no slots for modules")
 
     @classmethod
     def start_beside(
@@ -124,8 +139,17 @@ class SimulatedInstrument(ABC):
         """
         instrument = cls(model, Place(bus=Bus(FollowedClock(now_s))))
         instrument.pretends = pretends
-        server = InstrumentServer(instrument, Timing())
-        lines = ((model, f"{cls.MAKER} {model}", server.resource),)
+        return instrument.serve_alone(model)
+
+    def serve_alone(self, name: str, port: int = 0) -> SimulatedFarSide:
+        """Serve this instrument, called `name`, on a TCP port (0: any). Raises `ConfigError` where
+        the port is taken.
+        """
+        try:
+            server = InstrumentServer(self, Timing(), port)
+        except OSError as error:
+            raise ConfigError(f"port {port}: cannot be used: {error.strerror}") from None
+        lines = ((name, f"{self.MAKER} {self.model}", server.resource),)
         return SimulatedFarSide({}, "", server.stop, lines)
 
     def act_at_panel(self, answers: Sequence[object], keys: Sequence[object]) -> None:
@@ -134,6 +158,12 @@ class SimulatedInstrument(ABC):
         Raises `ConfigError` where there is nothing to act on.
         """
         raise ConfigError(f"{self.place.name}: its front panel is not simulated")
+
+    def power_cycle(self) -> None:
+        """What switching it off and on again does. Raises `ConfigError` where that is not
+        simulated.
+        """
+        raise ConfigError(f"{self.place.name}: its power switch is not simulated")
 
     def line_end(self, pending: bytearray) -> int:
         """Where the first message in `pending` ends: the place of its line feed, -1 where it is not
@@ -176,6 +206,12 @@ class InstrumentServer:
             # connection.
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self.drop()
+
+    def power_cycle(self) -> None:
+        """Switch the instrument off and on again; every connection breaks. Raises as it does."""
+        with self.instrument.place.bus.lock:
+            self.instrument.power_cycle()
         self.drop()
 
     def drop(self) -> None:
@@ -284,6 +320,20 @@ class InstrumentServer:
             left = left[host.send(left) :]
         host.settimeout(None)
         return True
+
+
+def check_modules(model: str, modules: Sequence[str], slots: int, known: Sequence[str]) -> None:
+    """Refuse modules that a model has no slots for, or that are not simulated. Raises
+    `ConfigError`.
+    """
+    if len(modules) > slots:
+        raise ConfigError(f"--modules: {len(modules)} of them; {model} has {slots}")
+    for slot, name in enumerate(modules, 1):
+        if name and name not in known:
+            raise ConfigError(
+                f"--modules: {name!r} in slot {slot} is wrong: one of {', '.join(known)}, or"
+                " nothing"
+            )
 
 
 def _cut_to_next_line(pending: bytearray) -> bool:

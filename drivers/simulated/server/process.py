@@ -44,13 +44,18 @@ class Started:
     is_running: Callable[[], bool]
 
 
+def python_process(module: str) -> subprocess.Popen[bytes]:
+    """A Python process that runs `module`, with pipes for its standard input and output."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+
+
 def start(module: str, request: FarSideRequest, what: str) -> Started:
     """Run `module` as a process with this request; `what` it is. Raises `ConfigError` with its
     words if it does not start.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    process = python_process(module)
     requests, answers = process.stdin, process.stdout
     assert requests is not None
     assert answers is not None

@@ -20,11 +20,12 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from typing_extensions import override
 
 from ..array.terminals import Place
+from ..server.instrument import check_modules
 from .instrument import LuaTable, TspError, TspInstrument, Value, number
 from .lua_library import text_at
 from .scan import Scan
@@ -94,6 +95,12 @@ class SimulatedTspSwitch(TspInstrument):
         self._order = {name: at for at, name in enumerate(self.relays)}
         self._points: set[tuple[str, int]] = set()
         super().__init__(model, place)
+
+    @override
+    @classmethod
+    def with_modules(cls, model: str, place: Place, modules: Sequence[str]) -> Self:
+        check_modules(model, modules, cls.SLOTS[model], [card.model for card in cls.CARDS])
+        return cls(model, place, modules)
 
     @abstractmethod
     def point_name(self, slot: int, row: int, column: int) -> str:
