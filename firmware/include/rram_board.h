@@ -77,6 +77,7 @@ struct rb_block {
 struct rb_product {
     struct rb_block block;
     int32_t read_uv, wl_uv;
+    int32_t body_uv, idle_uv; /* as of a shot; idle are the gates of all other rows */
     uint8_t input_bits;
     double full_scale_a; /* of the columns' converters */
 };

@@ -83,7 +83,6 @@ struct rb_program {
     struct rb_train train[2]; /* SET, RESET */
     struct rb_steps read;
     uint32_t n, confirm, max_reversals;
-    uint8_t others; /* bits of the message: which trains have levels of body and idle gates */
     bool is_coded;
     const uint8_t *cells, *low, *high, *budget;
     /* Where it stands. */
@@ -121,6 +120,7 @@ struct rb_job {
     size_t size; /* of the request */
     double compliance_a, started_s;
     uint8_t scheme;
+    uint32_t others; /* bits of the message: what has levels of body and idle gates */
     struct rb_vectors vectors;
     struct rb_coded coded;
     union {
@@ -165,6 +165,7 @@ struct rb_board {
     uint8_t residues[2u * RB_MAX_ROWS + 64u];
     double decoded[RB_CODE_VALUES], averaged[RB_CODE_VALUES];
     double scatter[RB_MAX_COLUMNS];
+    uint64_t row_sums[RB_MAX_ROWS], column_sums[RB_MAX_COLUMNS];
 };
 
 #endif

@@ -73,11 +73,30 @@ static size_t reply_size(const struct rb_apply *apply) {
     return REPLY_HEAD + 8 * (size_t)apply->n + (apply->has_gates ? 33 : 25) * readings;
 }
 
+static struct rb_pulses pulses_of(const struct rb_board *board, uint32_t place) {
+    const struct rb_apply *apply = &board->job.as.apply;
+    struct rb_pulses given = {0, 0, 0};
+    for (uint32_t step = 0; step < apply->steps.count; step++) {
+        bool column, apart;
+        struct rb_shot shot;
+        rb_step_shot(board, &apply->steps, step, place, rb_u32_of(apply->cells, place), &shot);
+        rb_leaves(board, &shot, &column, &apart);
+        given.own += shot.is_pulse;
+        given.column += column;
+        given.apart += apart;
+    }
+    given.own *= apply->repeat;
+    given.column *= apply->repeat;
+    given.apart *= apply->repeat;
+    return given;
+}
+
 static enum rb_error check(struct rb_board *board) {
     struct rb_apply *apply = &board->job.as.apply;
     const struct rb_envelope *can = board->can;
     enum rb_error error;
     uint64_t most = 0;
+    bool leaves = false;
     if (apply->n > can->max_cells || (uint64_t)apply->steps.count * apply->repeat > can->max_steps) {
         rb_refuse(board, RB_RANGE, "APPLY: at most ");
         rb_say_number(board, can->max_cells);
@@ -92,29 +111,23 @@ static enum rb_error check(struct rb_board *board) {
     error = rb_check_setting(board, board->job.scheme, board->job.compliance_a);
     error = error ? error : rb_check_steps(board, &apply->steps);
     for (uint32_t step = 0; !error && step < apply->steps.count; step++) {
-        bool all_read = true, has_pulse = false;
+        bool all_read = true, has_pulse = false, column, apart;
         struct rb_shot shot;
         for (uint32_t k = 0; !error && k < apply->n; k++) {
             rb_step_shot(board, &apply->steps, step, k, rb_u32_of(apply->cells, k), &shot);
             error = rb_check_shot(board, &shot, board->job.compliance_a);
             all_read = all_read && rb_is_read(board, &shot);
             has_pulse = has_pulse || shot.is_pulse;
+            rb_leaves(board, &shot, &column, &apart);
+            leaves = leaves || column || apart;
         }
         if (!error && apply->n) {
             error = rb_check_width(board, &shot, all_read);
         }
         most += has_pulse;
     }
-    if (!error && most * apply->repeat > board->limits.pulses_per_cell) {
-        for (uint32_t k = 0; !error && k < apply->n; k++) {
-            uint64_t pulses = 0;
-            struct rb_shot shot;
-            for (uint32_t step = 0; step < apply->steps.count; step++) {
-                rb_step_shot(board, &apply->steps, step, k, rb_u32_of(apply->cells, k), &shot);
-                pulses += shot.is_pulse;
-            }
-            error = rb_check_life(board, rb_u32_of(apply->cells, k), pulses * apply->repeat);
-        }
+    if (!error && (leaves || most * apply->repeat > board->limits.pulses_per_cell)) {
+        error = rb_check_lives(board, apply->cells, apply->n, pulses_of);
     }
     return error;
 }

@@ -40,6 +40,15 @@ static enum rb_error parse(struct rb_board *board, struct rb_fields *fields) {
     product->wl_uv = rb_i32(head + 8);
     board->job.coded.repeat = rb_u32(head + 12);
     blocks->blocks = rb_take(fields, blocks->n, 20);
+    board->job.others = 0;
+    if (!fields->is_short && fields->left) {
+        const uint8_t *others = rb_take(fields, 1, 4);
+        board->job.others = others ? rb_u32(others) : 0;
+    }
+    if (board->job.others > 3 ||
+        !rb_take_others(fields, board->job.others, &product->body_uv, &product->idle_uv)) {
+        return rb_refuse(board, RB_BAD_REQUEST, "READ BLOCKS: others make no sense");
+    }
     if (fields->is_short) {
         return RB_FINE;
     }
@@ -73,8 +82,8 @@ static enum rb_error check(struct rb_board *board) {
     const struct rb_blocks *blocks = &board->job.as.blocks;
     const struct rb_product *product = &board->job.vectors.product;
     uint32_t most = (board->can->max_message - 32) / 26;
-    enum rb_error error = RB_FINE;
-    if (blocks->cells > most) {
+    enum rb_error error = rb_check_others(board, board->job.others);
+    if (!error && blocks->cells > most) {
         rb_refuse(board, RB_RANGE, "cells of blocks: ");
         rb_say_number(board, blocks->cells);
         rb_say(board, ", at most ");
@@ -83,7 +92,7 @@ static enum rb_error check(struct rb_board *board) {
     }
     for (uint32_t k = 0; !error && k < blocks->n; k++) {
         struct rb_block block = block_of(blocks, k);
-        error = rb_check_product(board, &block, product->read_uv, product->wl_uv);
+        error = rb_check_product(board, &block, product);
         if (!error && !rb_code_fits(board, &block)) {
             error = rb_refuse(board, RB_RANGE, "a block is larger than this board decodes");
         }
@@ -95,7 +104,7 @@ static void begin_block(struct rb_board *board) {
     struct rb_blocks *blocks = &board->job.as.blocks;
     const struct rb_product *product = &board->job.vectors.product;
     struct rb_block block = block_of(blocks, blocks->at);
-    rb_coded_begin(board, &block, product->read_uv, product->wl_uv, board->job.coded.repeat);
+    rb_coded_begin(board, &block, product, board->job.coded.repeat);
 }
 
 static void begin(struct rb_board *board, struct rb_setup *setup) {

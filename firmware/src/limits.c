@@ -10,6 +10,9 @@ static const char *const NAMES[VALUES] = {
     "current_a", "energy_j", "width_s", "read_width_s", "wait_s",      "lowest conductance_s",
     "highest conductance_s"};
 
+/* Beyond it a body's junctions conduct. */
+static const double MOST_FORWARD_V = 0.4;
+
 double rb_volts(int32_t uv) { return uv / 1e6; }
 
 static bool is_beyond(double value, double limit) { return !(rb_abs(value) <= limit); }
@@ -151,49 +154,71 @@ static double opened_v(double line, double source, double closed) {
     return lower(line, source) < closed ? rb_abs(line - source) : 0.0;
 }
 
-/* Largest |V| across a cell that shares a line with the selected one and can conduct. */
-static double half_selected_v(const struct rb_board *board, const struct levels *at,
-                              uint8_t scheme) {
-    double drop = rb_abs(at->bl - at->sl), worst = 0.0, bl, sl, others, closed, source;
-    double ends = higher(rb_abs(at->bl), rb_abs(at->sl));
-    if (!has_selectors(board)) {
-        switch (scheme) {
-        case RB_HALF:
-            return drop / 2.0;
-        case RB_THIRD:
-            return drop / 3.0;
-        case RB_GROUNDED:
-            return ends;
-        case RB_FLOAT_OTHERS:
-            return higher(ends, drop);
-        default:
-            return drop;
-        }
+/* |V| across cells beside the selected one that can conduct: those of its row; of other rows those of
+ * its column, and all others. In an array without gates all that share a line count as its row. */
+struct beside {
+    double row, column, apart;
+};
+
+static double passive_v(const struct levels *at, uint8_t scheme) {
+    double drop = rb_abs(at->bl - at->sl), ends = higher(rb_abs(at->bl), rb_abs(at->sl));
+    switch (scheme) {
+    case RB_HALF:
+        return drop / 2.0;
+    case RB_THIRD:
+        return drop / 3.0;
+    case RB_GROUNDED:
+        return ends;
+    case RB_FLOAT_OTHERS:
+        return higher(ends, drop);
+    default:
+        return drop;
     }
-    bl = seen(board, at->bl);
-    sl = seen(board, at->sl);
-    closed = seen(board, at->idle);
-    if (board->can->source_lines == 1) {
-        return lower(bl, sl) < closed ? drop : 0.0;
-    }
-    /* Cells of the row where their gates are open; cells of other rows where a line below the level
-     * of their gates opens them. */
-    others = seen(board, unselected_v(at, scheme));
-    if (!at->has_wl || seen(board, at->wl) > lower(others, sl)) {
-        worst = rb_abs(others - sl);
-    }
-    source = board->can->source_lines == 2 ? sl : 0.0;
-    worst = higher(worst, opened_v(bl, source, closed));
-    worst = higher(worst, opened_v(others, source, closed));
-    return scheme == RB_FLOAT_OTHERS ? higher(worst, opened_v(sl, source, closed)) : worst;
 }
 
-/* By what width and energy are bounded: what stands across the cell, or across others that a level
- * of unselected word lines opens. */
+static struct beside beside_of(const struct rb_board *board, const struct levels *at,
+                               uint8_t scheme) {
+    double bl = seen(board, at->bl), sl = seen(board, at->sl), closed = seen(board, at->idle);
+    double others = seen(board, unselected_v(at, scheme)), source;
+    struct beside found = {0.0, 0.0, 0.0};
+    if (!has_selectors(board)) {
+        found.row = passive_v(at, scheme);
+        return found;
+    }
+    if (board->can->source_lines == 1) {
+        found.column = opened_v(bl, sl, closed);
+        return found;
+    }
+    if (!at->has_wl || seen(board, at->wl) > lower(others, sl)) {
+        found.row = rb_abs(others - sl);
+    }
+    source = board->can->source_lines == 2 ? sl : 0.0;
+    found.column = opened_v(bl, source, closed);
+    found.apart = opened_v(others, source, closed);
+    if (scheme == RB_FLOAT_OTHERS) {
+        found.apart = higher(found.apart, higher(found.column, opened_v(sl, source, closed)));
+    }
+    return found;
+}
+
+static double half_selected_v(const struct rb_board *board, const struct levels *at,
+                              uint8_t scheme) {
+    struct beside found = beside_of(board, at, scheme);
+    return higher(found.row, higher(found.column, found.apart));
+}
+
+void rb_leaves(const struct rb_board *board, const struct rb_shot *shot, bool *column,
+               bool *apart) {
+    struct levels at = levels_of(shot);
+    struct beside found = beside_of(board, &at, board->job.scheme);
+    *column = has_selectors(board) && is_beyond(found.column, board->limits.read_v);
+    *apart = has_selectors(board) && is_beyond(found.apart, board->limits.read_v);
+}
+
+/* By what width and energy are bounded: the most that stands across the cell or half-selected ones. */
 static double stress_v(const struct rb_board *board, const struct rb_shot *shot) {
     struct levels at = levels_of(shot);
-    double own = rb_abs(at.drop);
-    return at.has_idle ? higher(own, half_selected_v(board, &at, board->job.scheme)) : own;
+    return higher(rb_abs(at.drop), half_selected_v(board, &at, board->job.scheme));
 }
 
 bool rb_is_read(const struct rb_board *board, const struct rb_shot *shot) {
@@ -309,6 +334,52 @@ enum rb_error rb_check_life(struct rb_board *board, uint32_t cell, uint64_t puls
     return RB_LIMIT;
 }
 
+/* Pulses count where they are felt: by each cell of the chip its own, and those of others whose step
+ * opens its row. */
+enum rb_error rb_check_lives(struct rb_board *board, const uint8_t *cells, uint32_t n,
+                             rb_pulses_of pulses_of) {
+    const struct rb_envelope *can = board->can;
+    enum rb_error error = RB_FINE;
+    if (can->rows > RB_MAX_ROWS || can->columns > RB_MAX_COLUMNS) {
+        return rb_refuse(board, RB_RANGE, "this board keeps no account of rows that a step opens");
+    }
+    for (uint32_t tile = 0; !error && tile < can->tiles; tile++) {
+        uint32_t first = tile * can->rows * can->columns;
+        uint64_t apart = 0;
+        memset(board->row_sums, 0, sizeof board->row_sums);
+        memset(board->column_sums, 0, sizeof board->column_sums);
+        for (uint32_t k = 0; k < n; k++) {
+            uint32_t cell = rb_u32_of(cells, k) - first;
+            if (cell < can->rows * can->columns) { /* of this tile: one before it wraps around */
+                struct rb_pulses given = pulses_of(board, k);
+                /* Of its column all but itself feel the first, of the others all but its row. */
+                board->column_sums[cell % can->columns] += given.column - given.apart;
+                board->row_sums[cell / can->columns] += given.apart;
+                apart += given.apart;
+            }
+        }
+        for (uint32_t cell = 0; !error && cell < can->rows * can->columns; cell++) {
+            uint32_t at = first + cell;
+            if (!(board->seen[at / 8] >> at % 8 & 1)) {
+                error = rb_check_life(board, at,
+                                      board->column_sums[cell % can->columns] + apart -
+                                          board->row_sums[cell / can->columns]);
+            }
+        }
+        for (uint32_t k = 0; !error && k < n; k++) {
+            uint32_t cell = rb_u32_of(cells, k) - first;
+            if (cell < can->rows * can->columns) {
+                struct rb_pulses given = pulses_of(board, k);
+                error = rb_check_life(board, first + cell,
+                                      given.own - given.column + given.apart +
+                                          board->column_sums[cell % can->columns] + apart -
+                                          board->row_sums[cell / can->columns]);
+            }
+        }
+    }
+    return error;
+}
+
 enum rb_error rb_check_window(struct rb_board *board, uint32_t cell, const char *what, double value,
                               bool may_be_infinite) {
     bool is_infinite = value > 0.0 && !rb_is_nan(value) && !rb_is_finite(value);
@@ -339,21 +410,28 @@ bool rb_is_inside(const struct rb_board *board, const struct rb_block *block) {
 
 /* All cells of the block are selected, with inputs of both signs; every other sees no more. */
 enum rb_error rb_check_product(struct rb_board *board, const struct rb_block *block,
-                               int32_t read_uv, int32_t wl_uv) {
+                               const struct rb_product *product) {
     const struct rb_envelope *can = board->can;
     struct rb_shot shot;
     enum rb_error error;
     memset(&shot, 0, sizeof shot);
-    shot.body_uv = shot.idle_uv = RB_NO_LEVEL;
+    shot.body_uv = product->body_uv;
+    shot.idle_uv = product->idle_uv;
     shot.cell = (block->tile * can->rows + block->row) * can->columns + block->column;
-    shot.uv[RB_WL] = wl_uv;
-    error = check(board, shot.cell, rb_volts(read_uv), board->limits.read_v,
+    shot.uv[RB_WL] = product->wl_uv;
+    error = check(board, shot.cell, rb_volts(product->read_uv), board->limits.read_v,
                   "multiply read voltage", " V");
     /* No level stands for a gate that floats here. */
-    error = error ? error : check(board, shot.cell, rb_volts(wl_uv), board->limits.wl_v, "WL", " V");
+    error = error ? error
+                  : check(board, shot.cell, rb_volts(product->wl_uv), board->limits.wl_v, "WL", " V");
     for (int sign = -1; !error && sign <= 1; sign += 2) {
-        shot.uv[RB_SL] = sign * read_uv;
+        shot.uv[RB_SL] = sign * product->read_uv;
         error = check_selected(board, &shot);
+        error = error ? error : check_others(board, &shot);
+        if (!error && shot.body_uv != RB_NO_LEVEL) {
+            struct levels at = levels_of(&shot);
+            error = check_way(board, &shot, &at);
+        }
         error = error ? error : rb_check_reach(board, &shot);
     }
     return error;
@@ -453,6 +531,12 @@ enum rb_error rb_read_body_limits(struct rb_board *board, const uint8_t *payload
     const double own[2] = {board->own.body_v, board->own.body_over_v};
     if (size != 16) {
         return rb_refuse(board, RB_BAD_REQUEST, "BODY LIMITS takes 16 bytes or none");
+    }
+    if (rb_f64_of(payload, 1) > MOST_FORWARD_V) {
+        rb_refuse(board, RB_LIMIT, "limit body_over_v ");
+        rb_say_number(board, rb_f64_of(payload, 1));
+        rb_say(board, " V: beyond 0.4 V a body's junctions conduct");
+        return RB_LIMIT;
     }
     for (uint32_t k = 0; k < 2; k++) {
         double value = rb_f64_of(payload, k);

@@ -54,7 +54,7 @@ static enum rb_error parse(struct rb_board *board, struct rb_fields *fields) {
         read_ramp(&program->train[polarity].amplitude, train + 8);
         read_ramp(&program->train[polarity].gate, train + 20);
     }
-    program->others = head[15];
+    job->others = head[15];
     program->read.heads = head + 88;
     program->read.count = 1;
     program->read.n = program->n;
@@ -69,11 +69,8 @@ static enum rb_error parse(struct rb_board *board, struct rb_fields *fields) {
     }
     for (int polarity = 0; polarity < 2; polarity++) {
         struct rb_train *train = &program->train[polarity];
-        uint32_t bits = program->others >> 2 * polarity & 3u;
-        const uint8_t *at = rb_take(fields, (bits & 1u) + (bits >> 1), 4);
-        rb_take_levels(&at, at ? bits : 0, &train->body_uv, &train->idle_uv);
-        if (at && ((bits & 1u && train->body_uv == RB_NO_LEVEL) ||
-                   (bits & 2u && train->idle_uv == RB_NO_LEVEL))) {
+        if (!rb_take_others(fields, job->others >> 2 * polarity & 3u, &train->body_uv,
+                            &train->idle_uv)) {
             return rb_refuse(board, RB_BAD_REQUEST, "PROGRAM: a level of others floats");
         }
     }
@@ -88,8 +85,8 @@ static enum rb_error parse(struct rb_board *board, struct rb_fields *fields) {
     }
     program->is_coded = head[14] == 1;
     if (head[14] > 1 || job->scheme > RB_THIRD || program->confirm > MOST_CONFIRMS ||
-        program->others > 15 || rb_step_measure(&program->read, 0) != RB_CURRENT ||
-        (program->is_coded && (program->read.heads[9] || program->read.heads[10]))) {
+        job->others > 15 || rb_step_measure(&program->read, 0) != RB_CURRENT ||
+        (program->is_coded && program->read.heads[9])) {
         return rb_refuse(board, RB_BAD_REQUEST,
                          "PROGRAM: verify, scheme, confirm, others or read step make no sense");
     }
@@ -141,22 +138,51 @@ static void read_shot(const struct rb_board *board, uint32_t place, struct rb_sh
 
 /* The ends of all ramps: no pulse goes further on any line. Between them a gate may open that is
  * closed at each end, so half-selected cells are looked at with open gates too. */
+enum { EXTREMES = 8 };
+
+static void extreme(const struct rb_board *board, uint32_t place, int k, struct rb_shot *shot) {
+    const struct rb_train *train = &board->job.as.program.train[k / 4];
+    int32_t amplitude = k & 2 ? train->amplitude.stop : start_of(&train->amplitude, place);
+    int32_t gate = k & 1 ? train->gate.stop : start_of(&train->gate, place);
+    pulse(board, place, k < 4 ? 1 : -1, amplitude, gate, shot);
+}
+
 static enum rb_error check_pulses(struct rb_board *board, uint32_t place) {
-    const struct rb_program *program = &board->job.as.program;
     enum rb_error error = RB_FINE;
-    for (int k = 0; !error && k < 8; k++) {
-        const struct rb_train *train = &program->train[k / 4];
-        int32_t amplitude =
-            k & 2 ? train->amplitude.stop : start_of(&train->amplitude, place);
-        int32_t gate = k & 1 ? train->gate.stop : start_of(&train->gate, place);
+    for (int k = 0; !error && k < EXTREMES; k++) {
         struct rb_shot shot;
-        pulse(board, place, k < 4 ? 1 : -1, amplitude, gate, &shot);
+        extreme(board, place, k, &shot);
         error = rb_check_shot(board, &shot, board->job.compliance_a);
         error = error ? error : rb_check_width(board, &shot, rb_is_read(board, &shot));
         shot.uv[RB_WL] = RB_FLOATING;
         error = error ? error : rb_check_half_select(board, &shot);
     }
     return error;
+}
+
+static struct rb_pulses pulses_of(const struct rb_board *board, uint32_t place) {
+    const struct rb_program *program = &board->job.as.program;
+    uint32_t budget = rb_u32_of(program->budget, place);
+    struct rb_pulses given = {budget, 0, 0};
+    for (int k = 0; k < EXTREMES; k++) {
+        bool column, apart;
+        struct rb_shot shot;
+        extreme(board, place, k, &shot);
+        rb_leaves(board, &shot, &column, &apart);
+        given.column = column ? budget : given.column;
+        given.apart = apart ? budget : given.apart;
+    }
+    return given;
+}
+
+static bool opens_rows(const struct rb_board *board) {
+    for (uint32_t k = 0; k < board->job.as.program.n; k++) {
+        struct rb_pulses given = pulses_of(board, k);
+        if (given.column || given.apart) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* A pulse within the read limit is none: it would be counted here and by no record. */
@@ -179,19 +205,7 @@ static bool is_stronger_than_reads(const struct rb_board *board) {
     return true;
 }
 
-/* No reading stresses any cell, nor what its levels open beside it. */
-static bool reads_alone(const struct rb_board *board) {
-    for (uint32_t k = 0; k < board->job.as.program.n; k++) {
-        struct rb_shot shot;
-        read_shot(board, k, &shot);
-        if (!rb_is_read(board, &shot)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static enum rb_error check_cell(struct rb_board *board, uint32_t place, bool all_read) {
+static enum rb_error check_cell(struct rb_board *board, uint32_t place) {
     const struct rb_program *program = &board->job.as.program;
     uint32_t cell = rb_u32_of(program->cells, place);
     struct rb_shot shot;
@@ -205,11 +219,12 @@ static enum rb_error check_cell(struct rb_board *board, uint32_t place, bool all
         return error;
     }
     read_shot(board, place, &shot);
-    if (shot.is_pulse) {
-        return rb_refuse(board, RB_LIMIT, "the read of a write-verify is above the read limit");
+    if (!rb_is_read(board, &shot)) {
+        return rb_refuse(board, RB_LIMIT,
+                         "the read of a write-verify is above the read limit, here or beside");
     }
     error = rb_check_shot(board, &shot, board->job.compliance_a);
-    return error ? error : rb_check_width(board, &shot, all_read);
+    return error ? error : rb_check_width(board, &shot, true);
 }
 
 /* The smallest rectangle around those cells of a tile that wait for a reading, or around all. */
@@ -237,34 +252,40 @@ static bool around(const struct rb_board *board, uint32_t tile, bool all, struct
     return low_row < can->rows;
 }
 
-static int32_t coded_read_uv(const struct rb_board *board) {
+/* The read step as codes are multiplied: the same for all cells. */
+static struct rb_product coded_product(const struct rb_board *board) {
+    struct rb_product product;
     struct rb_shot shot;
     int64_t drop;
+    memset(&product, 0, sizeof product);
     read_shot(board, 0, &shot);
     drop = shot.uv[RB_BL] == RB_FLOATING || shot.uv[RB_SL] == RB_FLOATING
                ? 0
                : (int64_t)shot.uv[RB_BL] - shot.uv[RB_SL];
-    return (int32_t)(drop < 0 ? -drop : drop);
-}
-
-static int32_t coded_wl_uv(const struct rb_board *board) {
-    struct rb_shot shot;
-    read_shot(board, 0, &shot);
-    return shot.uv[RB_WL] == RB_FLOATING ? 0 : shot.uv[RB_WL];
+    product.read_uv = (int32_t)(drop < 0 ? -drop : drop);
+    product.wl_uv = shot.uv[RB_WL] == RB_FLOATING ? 0 : shot.uv[RB_WL];
+    product.body_uv = shot.body_uv;
+    product.idle_uv = shot.idle_uv;
+    return product;
 }
 
 static enum rb_error check_coded(struct rb_board *board) {
     enum rb_error error = RB_FINE;
+    struct rb_product product;
     if (!(board->abilities & RB_READ_BLOCKS)) {
         return rb_refuse(board, RB_RANGE, "this board verifies by no codes");
     }
-    if (board->job.as.program.n && coded_read_uv(board) <= 0) {
+    if (board->job.as.program.n == 0) {
+        return RB_FINE;
+    }
+    product = coded_product(board);
+    if (product.read_uv <= 0) {
         return rb_refuse(board, RB_BAD_REQUEST, "a coded verify needs read volts");
     }
     for (uint32_t tile = 0; !error && tile < board->can->tiles; tile++) {
         struct rb_block block;
         if (around(board, tile, true, &block)) {
-            error = rb_check_product(board, &block, coded_read_uv(board), coded_wl_uv(board));
+            error = rb_check_product(board, &block, &product);
             if (!error && !rb_code_fits(board, &block)) {
                 error = rb_refuse(board, RB_RANGE, "more cells than this board decodes");
             }
@@ -277,7 +298,6 @@ static enum rb_error check(struct rb_board *board) {
     const struct rb_program *program = &board->job.as.program;
     const struct rb_envelope *can = board->can;
     enum rb_error error = rb_check_setting(board, board->job.scheme, board->job.compliance_a);
-    bool all_read;
     if (error) {
         return error;
     }
@@ -290,13 +310,15 @@ static enum rb_error check(struct rb_board *board) {
         return RB_RANGE;
     }
     error = rb_check_steps(board, &program->read);
-    error = error ? error : rb_check_others(board, program->others | program->others >> 2);
+    error = error ? error : rb_check_others(board, board->job.others | board->job.others >> 2);
     if (!error && !is_stronger_than_reads(board)) {
         error = rb_refuse(board, RB_LIMIT, "write-verify pulses must pass the read limit");
     }
-    all_read = reads_alone(board);
     for (uint32_t k = 0; !error && k < program->n; k++) {
-        error = check_cell(board, k, all_read);
+        error = check_cell(board, k);
+    }
+    if (!error && opens_rows(board)) {
+        error = rb_check_lives(board, program->cells, program->n, pulses_of);
     }
     return error || !program->is_coded ? error : check_coded(board);
 }
@@ -417,7 +439,8 @@ static enum rb_slice slice_reading(struct rb_board *board) {
         if (program->tile == can->tiles) {
             program->pulsing = 1;
         } else if (around(board, program->tile, false, &next)) {
-            rb_coded_begin(board, &next, coded_read_uv(board), coded_wl_uv(board), 1);
+            struct rb_product product = coded_product(board);
+            rb_coded_begin(board, &next, &product, 1);
         } else {
             program->tile++;
         }

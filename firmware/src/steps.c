@@ -50,6 +50,14 @@ void rb_take_levels(const uint8_t **at, uint32_t bits, int32_t *body_uv, int32_t
     }
 }
 
+/* The same, next in a message; false where one of them floats. */
+bool rb_take_others(struct rb_fields *fields, uint32_t bits, int32_t *body_uv, int32_t *idle_uv) {
+    const uint8_t *at = rb_take(fields, (bits & 1u) + (bits >> 1 & 1u), 4);
+    bits = at ? bits : 0;
+    rb_take_levels(&at, bits, body_uv, idle_uv);
+    return !(bits & 1u && *body_uv == RB_NO_LEVEL) && !(bits & 2u && *idle_uv == RB_NO_LEVEL);
+}
+
 enum rb_error rb_check_others(struct rb_board *board, uint32_t bits) {
     if (bits & 1u && !(board->abilities & RB_BODY)) {
         return rb_refuse(board, RB_RANGE, "a level of the body is not available on this board");

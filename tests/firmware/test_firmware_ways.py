@@ -156,7 +156,7 @@ def test_bodies_other_gates_and_both_currents_are_those_of_the_chip(wired, way):
 @pytest.mark.parametrize("way", [0, BY_SHOTS])
 def test_pmos_selectors_are_those_of_the_chip(wired, way):
     up = PulseTrain(Ramp(1.2, 3.0, 0.1), Ramp(-0.5, -0.5), 100e-9)
-    down = PulseTrain(Ramp(1.0, 3.0, 0.1), Ramp(-1.0, -1.0), 200e-9, 1.0, 3.0)
+    down = PulseTrain(Ramp(1.0, 3.0, 0.1), Ramp(-1.0, -1.0), 200e-9, 3.0, 3.0)
     reading = Step(0.2, 0.0, -2.5, 1e-6, "current", unselected_wl_v=1.0)
     window = np.full(len(SOME), 5e-5), np.full(len(SOME), 7e-5)
     life: list[Operation] = [
@@ -165,7 +165,7 @@ def test_pmos_selectors_are_those_of_the_chip(wired, way):
         read(SOME, replace(reading, unselected_wl_v=None)),
         CodedRead((Block(0, 0, 4, 0, 6),), wl_v=-3.0),
     ]
-    limits = BODY.model_copy(update={"body_over_v": 2.5})
+    limits = BODY.model_copy(update={"body_v": 4.0})
     board = wired(way, limits, PMOS)
     lives(board, direct(PMOS), life[:-1])
     found = board.execute(life[-1], 9)

@@ -70,6 +70,8 @@ def operations() -> list[Operation]:
         coded,
         Multiply(1, 2, 3, 4, inputs, words=True),
         CodedRead((Block(0, 1, 3, 2, 4), Block(1, 0, 1, 0, 1)), repeat=2),
+        Multiply(1, 2, 3, 4, inputs, body_v=-0.5, unselected_wl_v=-0.2),
+        CodedRead((Block(0, 1, 2, 2, 3),), body_v=0.2, unselected_wl_v=0.1),
         WriteWords(some, np.array([1, -2, 3]), clear=True),
         Wait(0.01),
     ]
