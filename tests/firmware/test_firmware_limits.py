@@ -58,19 +58,18 @@ LIMITS = Limits(
 )
 CHIPS = [
     Geometry(2, 3, 4, source_lines="common"),
-    Geometry(2, 3, 4),
-    Geometry(1, 3, 4, source_lines="row", selector="pmos"),
-    Geometry(1, 3, 4, source_lines="column", selector="pmos"),
+    Geometry(2, 3, 4, source_lines="row"),
+    Geometry(2, 3, 4, source_lines="row", selector="pmos"),
+    Geometry(2, 3, 4, source_lines="column", selector="pmos"),
 ]
 SCHEMES = st.sampled_from(list(Scheme))
-CELLS = Cells.of([(0, 0, 1), (0, 2, 3), (0, 2, 1)])
+CELLS = Cells.of([(0, 0, 1), (0, 2, 3), (0, 2, 1), (1, 0, 1)])
 
 
 def tenths(low: int, high: int) -> st.SearchStrategy[float]:
     return st.integers(low, high).map(lambda tenth: tenth / 10)
 
 
-LEVELS = st.one_of(st.none(), tenths(-18, 18))
 BODIES = st.one_of(st.none(), tenths(-14, 14))
 IDLE = st.one_of(st.none(), tenths(-24, 24))
 WIDTHS = st.sampled_from([1e-6, 2e-6, 5e-5, 5e-4, 5e-3])
@@ -78,7 +77,7 @@ WIDTHS = st.sampled_from([1e-6, 2e-6, 5e-5, 5e-4, 5e-3])
 
 def volts(low: int, high: int) -> st.SearchStrategy[Volts]:
     """A line that floats, or one level for all cells, or one each."""
-    each = st.lists(tenths(low, high), min_size=3, max_size=3).map(np.array)
+    each = st.lists(tenths(low, high), min_size=4, max_size=4).map(np.array)
     return st.one_of(st.none(), tenths(low, high), tenths(low, high), each)
 
 
@@ -115,7 +114,7 @@ def trains(sign: int) -> st.SearchStrategy[PulseTrain]:
 def programs(sign: int) -> st.SearchStrategy[Operation]:
     reads = st.builds(
         Step,
-        st.sampled_from([0.2, np.array([0.1, 0.3, 0.2])]),
+        st.sampled_from([0.2, np.array([0.1, 0.3, 0.2, 0.2])]),
         st.just(0.0),
         st.just(2.0 * sign),
         WIDTHS,
@@ -130,7 +129,7 @@ def programs(sign: int) -> st.SearchStrategy[Operation]:
         trains(sign),
         trains(sign),
         reads,
-        st.sampled_from([1, 3, np.array([0, 2, 5])]),
+        st.sampled_from([1, 3, np.array([0, 2, 5, 4])]),
         SCHEMES,
     )
 
