@@ -194,7 +194,7 @@ static void boot(const struct rb_hooks *hooks) {
         31, 10000, 1000000000000u, 1, 4095 & ~(RB_VIRTUAL_CLOCK | RB_UNSIGNED_INPUTS), 32, 64, 32, CELLS, CELLS, 8, 8, 12,
         1024, 4096, 1000, 1e4, 1.0, "fuzz", "1", "1", "", 1e-8, 1e-5, 1e-5, 1e-6, 1e-8, 0.0, 0.0};
     static const struct rb_limits own = {5.0,  5.0,  5.0, 5.0, 6.0,  5.0, 0.5,
-                                         1e-2, 1.0, 1.0, 1.0, 1e3, 0.0, 1e-2, 1000000, 3.0, 1.0};
+                                         1e-2, 1.0, 1.0, 1.0, 1e3, 0.0, 1e-2, 1000000, 3.0, 0.4};
     uint8_t limits[120], body_limits[16];
     can.cell = kind;
     rb_boot(&board, hooks, &can, &own, 1);

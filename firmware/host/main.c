@@ -232,7 +232,7 @@ static void hold(void *port, uint64_t width_ps) {
 
 static int32_t multiply(void *port, const struct rb_product *product, uint32_t vectors,
                         const int16_t *inputs, int32_t *codes, uint32_t *saturated) {
-    uint8_t head[48];
+    uint8_t head[52];
     struct part parts[2] = {{head, sizeof head},
                             {inputs, 2 * (size_t)vectors * product->block.rows}};
     const uint8_t *told;
@@ -249,6 +249,8 @@ static int32_t multiply(void *port, const struct rb_product *product, uint32_t v
     rb_put32(head + 28, product->input_bits);
     rb_put_f64(head + 32, product->full_scale_a);
     rb_put32(head + 40, vectors);
+    rb_put32(head + 44, (uint32_t)product->body_uv);
+    rb_put32(head + 48, (uint32_t)product->idle_uv);
     is_on = true;
     told = ask('M', parts, 2, NULL);
     done = rb_i32(told);

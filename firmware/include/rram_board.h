@@ -77,6 +77,7 @@ struct rb_block {
 struct rb_product {
     struct rb_block block;
     int32_t read_uv, wl_uv;
+    int32_t body_uv, idle_uv; /* as in a shot; unselected are the rows beside the block */
     uint8_t input_bits;
     double full_scale_a; /* of the columns' converters */
 };

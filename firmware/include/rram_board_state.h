@@ -92,16 +92,22 @@ struct rb_program {
 };
 
 struct rb_multiply {
-    uint32_t vectors;
     const uint8_t *codes;
     bool words;
-    uint8_t sum_bytes;
+    uint8_t others, sum_bytes; /* others: bits of the message */
 };
 
 struct rb_blocks {
     uint32_t n, at, cells, columns; /* of all blocks */
+    uint32_t others;                /* bits of the message */
     const uint8_t *blocks;
     uint32_t cells_done, columns_done, vectors, saturated;
+};
+
+/* What the selected cells of a tile leave on others, in pulses: on those of each column, and on those
+ * of other rows and columns, by the columns and rows where it comes from. */
+struct rb_sums {
+    uint64_t column[RB_MAX_COLUMNS], apart_column[RB_MAX_COLUMNS], apart_row[RB_MAX_ROWS], apart;
 };
 
 struct rb_wait {
@@ -160,6 +166,7 @@ struct rb_board {
     struct rb_shot shots[RB_SHOTS];
     struct rb_reading readings[RB_SHOTS];
     struct rb_progress progress[RB_MAX_CELLS];
+    struct rb_sums sums;
     int16_t inputs[RB_VECTORS * RB_MAX_ROWS];
     int32_t codes[RB_VECTORS * RB_MAX_COLUMNS];
     uint8_t residues[2u * RB_MAX_ROWS + 64u];

@@ -73,11 +73,28 @@ static size_t reply_size(const struct rb_apply *apply) {
     return REPLY_HEAD + 8 * (size_t)apply->n + (apply->has_gates ? 33 : 25) * readings;
 }
 
+static struct rb_wear wear_of(const struct rb_board *board, uint32_t place) {
+    const struct rb_apply *apply = &board->job.as.apply;
+    struct rb_wear wear = {0, 0, 0};
+    for (uint32_t step = 0; step < apply->steps.count; step++) {
+        struct rb_shot shot;
+        bool column, apart;
+        rb_step_shot(board, &apply->steps, step, place, 0, &shot);
+        rb_leaves(board, &shot, &column, &apart);
+        wear.own += shot.is_pulse;
+        wear.column += column;
+        wear.apart += apart;
+    }
+    wear.own *= apply->repeat;
+    wear.column *= apply->repeat;
+    wear.apart *= apply->repeat;
+    return wear;
+}
+
 static enum rb_error check(struct rb_board *board) {
     struct rb_apply *apply = &board->job.as.apply;
     const struct rb_envelope *can = board->can;
     enum rb_error error;
-    uint64_t most = 0;
     if (apply->n > can->max_cells || (uint64_t)apply->steps.count * apply->repeat > can->max_steps) {
         rb_refuse(board, RB_RANGE, "APPLY: at most ");
         rb_say_number(board, can->max_cells);
@@ -92,31 +109,18 @@ static enum rb_error check(struct rb_board *board) {
     error = rb_check_setting(board, board->job.scheme, board->job.compliance_a);
     error = error ? error : rb_check_steps(board, &apply->steps);
     for (uint32_t step = 0; !error && step < apply->steps.count; step++) {
-        bool all_read = true, has_pulse = false;
+        bool all_read = true;
         struct rb_shot shot;
         for (uint32_t k = 0; !error && k < apply->n; k++) {
             rb_step_shot(board, &apply->steps, step, k, rb_u32_of(apply->cells, k), &shot);
             error = rb_check_shot(board, &shot, board->job.compliance_a);
             all_read = all_read && rb_is_read(board, &shot);
-            has_pulse = has_pulse || shot.is_pulse;
         }
         if (!error && apply->n) {
             error = rb_check_width(board, &shot, all_read);
         }
-        most += has_pulse;
     }
-    if (!error && most * apply->repeat > board->limits.pulses_per_cell) {
-        for (uint32_t k = 0; !error && k < apply->n; k++) {
-            uint64_t pulses = 0;
-            struct rb_shot shot;
-            for (uint32_t step = 0; step < apply->steps.count; step++) {
-                rb_step_shot(board, &apply->steps, step, k, rb_u32_of(apply->cells, k), &shot);
-                pulses += shot.is_pulse;
-            }
-            error = rb_check_life(board, rb_u32_of(apply->cells, k), pulses * apply->repeat);
-        }
-    }
-    return error;
+    return error ? error : rb_check_wear(board, apply->cells, apply->n, wear_of);
 }
 
 /* The columns of the reply. */
@@ -138,13 +142,13 @@ static uint8_t *gates_at(struct rb_board *board) {
     return measured_at(board, 3) + (size_t)apply->n * apply->measured;
 }
 
-static bool gives_pulses(const struct rb_board *board) {
+static bool stresses_cells(const struct rb_board *board) {
     const struct rb_apply *apply = &board->job.as.apply;
     for (uint32_t step = 0; step < apply->steps.count; step++) {
         for (uint32_t k = 0; k < apply->n; k++) {
             struct rb_shot shot;
             rb_step_shot(board, &apply->steps, step, k, 0, &shot);
-            if (shot.is_pulse) {
+            if (!rb_is_read(board, &shot)) {
                 return true;
             }
         }
@@ -171,7 +175,7 @@ static void begin(struct rb_board *board, struct rb_setup *setup) {
     setup->decides = apply->kind[0] || apply->kind[1];
     setup->compliance_a = job->compliance_a;
     if (rb_is_nan(setup->compliance_a) && (board->abilities & RB_HAS_COMPLIANCE) &&
-        gives_pulses(board)) {
+        stresses_cells(board)) {
         setup->compliance_a = board->limits.current_a; /* what no cell may exceed */
     }
     setup->cells = apply->cells;

@@ -43,6 +43,19 @@ static enum rb_error parse(struct rb_board *board, struct rb_fields *fields) {
     if (fields->is_short) {
         return RB_FINE;
     }
+    if (fields->left) {
+        const uint8_t *others = rb_take(fields, 1, 4);
+        blocks->others = others ? rb_u32(others) : 0;
+    }
+    if (!rb_take_levels(fields, blocks->others, &product->body_uv, &product->idle_uv)) {
+        rb_refuse(board, RB_BAD_REQUEST, "others ");
+        rb_say_number(board, blocks->others);
+        rb_say(board, blocks->others > 3 ? " is none of 1 to 3" : ": a level floats");
+        return RB_BAD_REQUEST;
+    }
+    if (fields->is_short) {
+        return RB_FINE;
+    }
     if (product->read_uv <= 0 || board->job.coded.repeat < 1) {
         return rb_refuse(board, RB_BAD_REQUEST, "READ BLOCKS needs volts above 0 and a repeat");
     }
@@ -69,11 +82,16 @@ static size_t reply_size(const struct rb_blocks *blocks) {
            2 * (size_t)blocks->cells;
 }
 
+static struct rb_product product_on(const struct rb_board *board, uint32_t k) {
+    struct rb_product product = board->job.vectors.product;
+    product.block = block_of(&board->job.as.blocks, k);
+    return product;
+}
+
 static enum rb_error check(struct rb_board *board) {
     const struct rb_blocks *blocks = &board->job.as.blocks;
-    const struct rb_product *product = &board->job.vectors.product;
     uint32_t most = (board->can->max_message - 32) / 26;
-    enum rb_error error = RB_FINE;
+    enum rb_error error = rb_check_others(board, blocks->others);
     if (blocks->cells > most) {
         rb_refuse(board, RB_RANGE, "cells of blocks: ");
         rb_say_number(board, blocks->cells);
@@ -82,9 +100,9 @@ static enum rb_error check(struct rb_board *board) {
         return RB_RANGE;
     }
     for (uint32_t k = 0; !error && k < blocks->n; k++) {
-        struct rb_block block = block_of(blocks, k);
-        error = rb_check_product(board, &block, product->read_uv, product->wl_uv);
-        if (!error && !rb_code_fits(board, &block)) {
+        struct rb_product product = product_on(board, k);
+        error = rb_check_product(board, &product);
+        if (!error && !rb_code_fits(board, &product.block)) {
             error = rb_refuse(board, RB_RANGE, "a block is larger than this board decodes");
         }
     }
@@ -92,10 +110,8 @@ static enum rb_error check(struct rb_board *board) {
 }
 
 static void begin_block(struct rb_board *board) {
-    struct rb_blocks *blocks = &board->job.as.blocks;
-    const struct rb_product *product = &board->job.vectors.product;
-    struct rb_block block = block_of(blocks, blocks->at);
-    rb_coded_begin(board, &block, product->read_uv, product->wl_uv, board->job.coded.repeat);
+    struct rb_product product = product_on(board, board->job.as.blocks.at);
+    rb_coded_begin(board, &product, board->job.coded.repeat);
 }
 
 static void begin(struct rb_board *board, struct rb_setup *setup) {

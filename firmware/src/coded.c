@@ -132,8 +132,8 @@ bool rb_code_fits(const struct rb_board *board, const struct rb_block *block) {
     return coded.order <= sizeof board->residues && coded.order <= RB_CODE_VALUES / block->columns;
 }
 
-void rb_coded_begin(struct rb_board *board, const struct rb_block *block, int32_t read_uv,
-                    int32_t wl_uv, uint32_t repeat) {
+void rb_coded_begin(struct rb_board *board, const struct rb_product *product, uint32_t repeat) {
+    const struct rb_block *block = &product->block;
     struct rb_vectors *vectors = &board->job.vectors;
     struct rb_coded *coded = &board->job.coded;
     uint8_t bits = board->can->input_bits;
@@ -146,9 +146,7 @@ void rb_coded_begin(struct rb_board *board, const struct rb_block *block, int32_
     coded->repeat = repeat;
     vectors->input = input;
     vectors->take = take;
-    vectors->product.block = *block;
-    vectors->product.read_uv = read_uv;
-    vectors->product.wl_uv = wl_uv;
+    vectors->product = *product;
     vectors->product.input_bits = bits < 8 ? bits : 8;
     coded->full_scale_a = read_v(board) * FIRST_S * rb_sqrt(2.0 * block->rows);
     memset(board->averaged, 0, sizeof(double) * coded->order * block->columns);

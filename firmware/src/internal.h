@@ -125,16 +125,17 @@ void rb_work(struct rb_board *board);
 /* limits.c */
 double rb_volts(int32_t uv);
 bool rb_is_pulse(const struct rb_board *board, const struct rb_shot *shot);
+/* No cell sees more than the read limit, selected or not. */
 bool rb_is_read(const struct rb_board *board, const struct rb_shot *shot);
+/* Whether a shot leaves a pulse on cells of other rows: of its column, of all others. */
+void rb_leaves(const struct rb_board *board, const struct rb_shot *shot, bool *column, bool *apart);
 enum rb_error rb_check_shot(struct rb_board *board, const struct rb_shot *shot, double compliance_a);
 enum rb_error rb_check_half_select(struct rb_board *board, const struct rb_shot *shot);
 enum rb_error rb_check_width(struct rb_board *board, const struct rb_shot *shot, bool all_read);
 enum rb_error rb_check_reach(struct rb_board *board, const struct rb_shot *shot);
-enum rb_error rb_check_life(struct rb_board *board, uint32_t cell, uint64_t pulses);
 enum rb_error rb_check_window(struct rb_board *board, uint32_t cell, const char *what, double value,
                               bool may_be_infinite);
-enum rb_error rb_check_product(struct rb_board *board, const struct rb_block *block,
-                               int32_t read_uv, int32_t wl_uv);
+enum rb_error rb_check_product(struct rb_board *board, const struct rb_product *product);
 enum rb_error rb_check_volts(struct rb_board *board, uint32_t cell, double value, double limit,
                              const char *what);
 bool rb_is_inside(const struct rb_board *board, const struct rb_block *block);
@@ -147,11 +148,20 @@ enum rb_error rb_read_body_limits(struct rb_board *board, const uint8_t *payload
                                   struct rb_limits *limits);
 void rb_put_body_limits(uint8_t *at, const struct rb_limits *limits);
 
+/* wear.c: pulses of an operation that its cells take, that each leaves on every other cell of its
+ * column, and on every cell of other rows and columns. */
+struct rb_wear {
+    uint64_t own, column, apart;
+};
+typedef struct rb_wear rb_wear_of(const struct rb_board *board, uint32_t place);
+enum rb_error rb_check_wear(struct rb_board *board, const uint8_t *cells, uint32_t n,
+                            rb_wear_of *wear_of);
+
 /* steps.c: steps as messages hold them, shots as hooks take them. */
 bool rb_steps_take(struct rb_steps *steps, struct rb_fields *fields);
 enum rb_error rb_check_steps(struct rb_board *board, const struct rb_steps *steps);
 enum rb_error rb_check_others(struct rb_board *board, uint32_t bits);
-void rb_take_levels(const uint8_t **at, uint32_t bits, int32_t *body_uv, int32_t *idle_uv);
+bool rb_take_levels(struct rb_fields *fields, uint32_t bits, int32_t *body_uv, int32_t *idle_uv);
 uint8_t rb_step_measure(const struct rb_steps *steps, uint32_t step);
 void rb_step_shot(const struct rb_board *board, const struct rb_steps *steps, uint32_t step,
                   uint32_t place, uint32_t cell, struct rb_shot *shot);
@@ -165,8 +175,7 @@ enum rb_slice rb_vectors_slice(struct rb_board *board);
 
 /* coded.c: one block by codes. */
 bool rb_code_fits(const struct rb_board *board, const struct rb_block *block);
-void rb_coded_begin(struct rb_board *board, const struct rb_block *block, int32_t read_uv,
-                    int32_t wl_uv, uint32_t repeat);
+void rb_coded_begin(struct rb_board *board, const struct rb_product *product, uint32_t repeat);
 enum rb_slice rb_coded_slice(struct rb_board *board);
 double rb_coded_conductance(const struct rb_board *board, uint32_t row, uint32_t column);
 double rb_coded_sigma(const struct rb_board *board, uint32_t column);

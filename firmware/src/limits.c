@@ -5,6 +5,7 @@
 #include "internal.h"
 
 enum { VALUES = 14, LOW_S = 12, HALF_SELECT = 5 };
+static const double FORWARD_V = 0.4; /* of a body, where its junctions begin to conduct */
 static const char *const NAMES[VALUES] = {
     "bl_v",      "sl_v",     "wl_v",    "cell_v",       "gate_over_v", "half_select_v", "read_v",
     "current_a", "energy_j", "width_s", "read_width_s", "wait_s",      "lowest conductance_s",
@@ -120,12 +121,13 @@ static double unselected_v(const struct levels *at, uint8_t scheme) {
 }
 
 /* What a step says of bodies and of word lines that are not selected. */
-static enum rb_error check_others(struct rb_board *board, const struct rb_shot *shot) {
+static enum rb_error check_others(struct rb_board *board, const struct rb_shot *shot,
+                                  uint8_t scheme) {
     const struct rb_limits *limits = &board->limits;
     struct levels at = levels_of(shot);
     double bl = seen(board, at.bl), sl = seen(board, at.sl), body = seen(board, at.body);
     /* Lines that no cell of the batch is on stand at 0 V, as one that floats does here. */
-    double lowest = lower(lower(lower(bl, sl), seen(board, unselected_v(&at, board->job.scheme))), 0.0);
+    double lowest = lower(lower(lower(bl, sl), seen(board, unselected_v(&at, scheme))), 0.0);
     enum rb_error error = RB_FINE;
     if (!at.has_body && !at.has_idle) {
         return RB_FINE;
@@ -151,49 +153,70 @@ static double opened_v(double line, double source, double closed) {
     return lower(line, source) < closed ? rb_abs(line - source) : 0.0;
 }
 
+/* |V| across cells of an array with selectors that can conduct beside the selected one: those of the
+ * same row; of other rows, those of the same column and all others. */
+struct beside {
+    double row, column, apart;
+};
+
+static struct beside beside_v(const struct rb_board *board, const struct levels *at,
+                              uint8_t scheme) {
+    double bl = seen(board, at->bl), sl = seen(board, at->sl), closed = seen(board, at->idle);
+    double others = seen(board, unselected_v(at, scheme));
+    double source = board->can->source_lines == 2 ? sl : 0.0;
+    struct beside found = {0.0, 0.0, 0.0};
+    if (board->can->source_lines == 1) {
+        found.column = opened_v(bl, sl, closed);
+        return found;
+    }
+    if (!at->has_wl || seen(board, at->wl) > lower(others, sl)) {
+        found.row = rb_abs(others - sl);
+    }
+    found.column = opened_v(bl, source, closed);
+    found.apart = opened_v(others, source, closed);
+    if (scheme == RB_FLOAT_OTHERS) {
+        found.apart = higher(found.apart, higher(found.column, opened_v(sl, source, closed)));
+    }
+    return found;
+}
+
 /* Largest |V| across a cell that shares a line with the selected one and can conduct. */
 static double half_selected_v(const struct rb_board *board, const struct levels *at,
                               uint8_t scheme) {
-    double drop = rb_abs(at->bl - at->sl), worst = 0.0, bl, sl, others, closed, source;
-    double ends = higher(rb_abs(at->bl), rb_abs(at->sl));
-    if (!has_selectors(board)) {
-        switch (scheme) {
-        case RB_HALF:
-            return drop / 2.0;
-        case RB_THIRD:
-            return drop / 3.0;
-        case RB_GROUNDED:
-            return ends;
-        case RB_FLOAT_OTHERS:
-            return higher(ends, drop);
-        default:
-            return drop;
-        }
+    double drop = rb_abs(at->bl - at->sl), ends = higher(rb_abs(at->bl), rb_abs(at->sl));
+    struct beside found;
+    if (has_selectors(board)) {
+        found = beside_v(board, at, scheme);
+        return higher(found.row, higher(found.column, found.apart));
     }
-    bl = seen(board, at->bl);
-    sl = seen(board, at->sl);
-    closed = seen(board, at->idle);
-    if (board->can->source_lines == 1) {
-        return lower(bl, sl) < closed ? drop : 0.0;
+    switch (scheme) {
+    case RB_HALF:
+        return drop / 2.0;
+    case RB_THIRD:
+        return drop / 3.0;
+    case RB_GROUNDED:
+        return ends;
+    case RB_FLOAT_OTHERS:
+        return higher(ends, drop);
+    default:
+        return drop;
     }
-    /* Cells of the row where their gates are open; cells of other rows where a line below the level
-     * of their gates opens them. */
-    others = seen(board, unselected_v(at, scheme));
-    if (!at->has_wl || seen(board, at->wl) > lower(others, sl)) {
-        worst = rb_abs(others - sl);
-    }
-    source = board->can->source_lines == 2 ? sl : 0.0;
-    worst = higher(worst, opened_v(bl, source, closed));
-    worst = higher(worst, opened_v(others, source, closed));
-    return scheme == RB_FLOAT_OTHERS ? higher(worst, opened_v(sl, source, closed)) : worst;
 }
 
-/* By what width and energy are bounded: what stands across the cell, or across others that a level
- * of unselected word lines opens. */
+void rb_leaves(const struct rb_board *board, const struct rb_shot *shot, bool *column, bool *apart) {
+    struct levels at = levels_of(shot);
+    struct beside found = {0.0, 0.0, 0.0};
+    if (has_selectors(board)) {
+        found = beside_v(board, &at, board->job.scheme);
+    }
+    *column = is_beyond(found.column, board->limits.read_v);
+    *apart = is_beyond(found.apart, board->limits.read_v);
+}
+
+/* By what width and energy are bounded: the most that stands across the cell or half-selected ones. */
 static double stress_v(const struct rb_board *board, const struct rb_shot *shot) {
     struct levels at = levels_of(shot);
-    double own = rb_abs(at.drop);
-    return at.has_idle ? higher(own, half_selected_v(board, &at, board->job.scheme)) : own;
+    return higher(rb_abs(at.drop), half_selected_v(board, &at, board->job.scheme));
 }
 
 bool rb_is_read(const struct rb_board *board, const struct rb_shot *shot) {
@@ -249,7 +272,7 @@ enum rb_error rb_check_shot(struct rb_board *board, const struct rb_shot *shot,
     const struct rb_envelope *can = board->can;
     struct levels at = levels_of(shot);
     enum rb_error error = check_selected(board, shot);
-    error = error ? error : check_others(board, shot);
+    error = error ? error : check_others(board, shot, board->job.scheme);
     if (!error && has_selectors(board) && can->source_lines != 1) {
         error = check(board, shot->cell, unselected_v(&at, board->job.scheme), board->limits.bl_v,
                       "unselected BL", " V");
@@ -296,19 +319,6 @@ enum rb_error rb_check_reach(struct rb_board *board, const struct rb_shot *shot)
     return RB_FINE;
 }
 
-enum rb_error rb_check_life(struct rb_board *board, uint32_t cell, uint64_t pulses) {
-    if (pulses <= board->limits.pulses_per_cell) {
-        return RB_FINE;
-    }
-    board->text[0] = 0;
-    rb_say_cell(board, cell);
-    rb_say(board, ": ");
-    rb_say_number(board, (double)pulses);
-    rb_say(board, " pulses in one operation are beyond the limit pulses_per_cell of ");
-    rb_say_number(board, (double)board->limits.pulses_per_cell);
-    return RB_LIMIT;
-}
-
 enum rb_error rb_check_window(struct rb_board *board, uint32_t cell, const char *what, double value,
                               bool may_be_infinite) {
     bool is_infinite = value > 0.0 && !rb_is_nan(value) && !rb_is_finite(value);
@@ -338,22 +348,30 @@ bool rb_is_inside(const struct rb_board *board, const struct rb_block *block) {
 }
 
 /* All cells of the block are selected, with inputs of both signs; every other sees no more. */
-enum rb_error rb_check_product(struct rb_board *board, const struct rb_block *block,
-                               int32_t read_uv, int32_t wl_uv) {
+enum rb_error rb_check_product(struct rb_board *board, const struct rb_product *product) {
     const struct rb_envelope *can = board->can;
+    const struct rb_block *block = &product->block;
     struct rb_shot shot;
     enum rb_error error;
     memset(&shot, 0, sizeof shot);
-    shot.body_uv = shot.idle_uv = RB_NO_LEVEL;
+    shot.body_uv = product->body_uv;
+    shot.idle_uv = product->idle_uv;
     shot.cell = (block->tile * can->rows + block->row) * can->columns + block->column;
-    shot.uv[RB_WL] = wl_uv;
-    error = check(board, shot.cell, rb_volts(read_uv), board->limits.read_v,
+    shot.uv[RB_WL] = product->wl_uv;
+    error = check(board, shot.cell, rb_volts(product->read_uv), board->limits.read_v,
                   "multiply read voltage", " V");
     /* No level stands for a gate that floats here. */
-    error = error ? error : check(board, shot.cell, rb_volts(wl_uv), board->limits.wl_v, "WL", " V");
+    error = error ? error
+                  : check(board, shot.cell, rb_volts(product->wl_uv), board->limits.wl_v, "WL", " V");
     for (int sign = -1; !error && sign <= 1; sign += 2) {
-        shot.uv[RB_SL] = sign * read_uv;
+        struct levels at;
+        shot.uv[RB_SL] = sign * product->read_uv;
+        at = levels_of(&shot);
         error = check_selected(board, &shot);
+        error = error ? error : check_others(board, &shot, RB_INHIBIT);
+        if (!error && !board->hooks->multiply) {
+            error = check_way(board, &shot, &at);
+        }
         error = error ? error : rb_check_reach(board, &shot);
     }
     return error;
@@ -456,6 +474,14 @@ enum rb_error rb_read_body_limits(struct rb_board *board, const uint8_t *payload
     }
     for (uint32_t k = 0; k < 2; k++) {
         double value = rb_f64_of(payload, k);
+        if (k == 1 && value > FORWARD_V) {
+            rb_refuse(board, RB_LIMIT, "limit body_over_v ");
+            rb_say_number(board, value);
+            rb_say(board, " V: beyond ");
+            rb_say_number(board, FORWARD_V);
+            rb_say(board, " V a body's junctions conduct");
+            return RB_LIMIT;
+        }
         if (!(value >= 0.0 && value <= own[k])) {
             rb_refuse(board, RB_LIMIT, "limit ");
             rb_say(board, BODY[k]);

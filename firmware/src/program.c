@@ -70,10 +70,7 @@ static enum rb_error parse(struct rb_board *board, struct rb_fields *fields) {
     for (int polarity = 0; polarity < 2; polarity++) {
         struct rb_train *train = &program->train[polarity];
         uint32_t bits = program->others >> 2 * polarity & 3u;
-        const uint8_t *at = rb_take(fields, (bits & 1u) + (bits >> 1), 4);
-        rb_take_levels(&at, at ? bits : 0, &train->body_uv, &train->idle_uv);
-        if (at && ((bits & 1u && train->body_uv == RB_NO_LEVEL) ||
-                   (bits & 2u && train->idle_uv == RB_NO_LEVEL))) {
+        if (!rb_take_levels(fields, bits, &train->body_uv, &train->idle_uv)) {
             return rb_refuse(board, RB_BAD_REQUEST, "PROGRAM: a level of others floats");
         }
     }
@@ -89,7 +86,7 @@ static enum rb_error parse(struct rb_board *board, struct rb_fields *fields) {
     program->is_coded = head[14] == 1;
     if (head[14] > 1 || job->scheme > RB_THIRD || program->confirm > MOST_CONFIRMS ||
         program->others > 15 || rb_step_measure(&program->read, 0) != RB_CURRENT ||
-        (program->is_coded && (program->read.heads[9] || program->read.heads[10]))) {
+        (program->is_coded && program->read.heads[9])) {
         return rb_refuse(board, RB_BAD_REQUEST,
                          "PROGRAM: verify, scheme, confirm, others or read step make no sense");
     }
@@ -134,23 +131,26 @@ static void pulse(const struct rb_board *board, uint32_t place, int polarity, in
     shot->is_pulse = rb_is_pulse(board, shot);
 }
 
+/* Pulse k = 0 ... 7 at the ends of the ramps: no pulse of a cell goes further on any line. */
+static void extreme(const struct rb_board *board, uint32_t place, int k, struct rb_shot *shot) {
+    const struct rb_train *train = &board->job.as.program.train[k / 4];
+    int32_t amplitude = k & 2 ? train->amplitude.stop : start_of(&train->amplitude, place);
+    int32_t gate = k & 1 ? train->gate.stop : start_of(&train->gate, place);
+    pulse(board, place, k < 4 ? 1 : -1, amplitude, gate, shot);
+}
+
 static void read_shot(const struct rb_board *board, uint32_t place, struct rb_shot *shot) {
     const struct rb_program *program = &board->job.as.program;
     rb_step_shot(board, &program->read, 0, place, rb_u32_of(program->cells, place), shot);
 }
 
-/* The ends of all ramps: no pulse goes further on any line. Between them a gate may open that is
- * closed at each end, so half-selected cells are looked at with open gates too. */
+/* Between the ends of the ramps a gate may open that is closed at each of them, so half-selected
+ * cells are looked at with open gates too. */
 static enum rb_error check_pulses(struct rb_board *board, uint32_t place) {
-    const struct rb_program *program = &board->job.as.program;
     enum rb_error error = RB_FINE;
     for (int k = 0; !error && k < 8; k++) {
-        const struct rb_train *train = &program->train[k / 4];
-        int32_t amplitude =
-            k & 2 ? train->amplitude.stop : start_of(&train->amplitude, place);
-        int32_t gate = k & 1 ? train->gate.stop : start_of(&train->gate, place);
         struct rb_shot shot;
-        pulse(board, place, k < 4 ? 1 : -1, amplitude, gate, &shot);
+        extreme(board, place, k, &shot);
         error = rb_check_shot(board, &shot, board->job.compliance_a);
         error = error ? error : rb_check_width(board, &shot, rb_is_read(board, &shot));
         shot.uv[RB_WL] = RB_FLOATING;
@@ -179,7 +179,21 @@ static bool is_stronger_than_reads(const struct rb_board *board) {
     return true;
 }
 
-/* No reading stresses any cell, nor what its levels open beside it. */
+static struct rb_wear wear_of(const struct rb_board *board, uint32_t place) {
+    uint64_t budget = rb_u32_of(board->job.as.program.budget, place);
+    struct rb_wear wear = {budget, 0, 0};
+    for (int k = 0; k < 8; k++) {
+        struct rb_shot shot;
+        bool column, apart;
+        extreme(board, place, k, &shot);
+        rb_leaves(board, &shot, &column, &apart);
+        wear.column = column ? budget : wear.column;
+        wear.apart = apart ? budget : wear.apart;
+    }
+    return wear;
+}
+
+/* No reading stresses any cell, selected or not. */
 static bool reads_alone(const struct rb_board *board) {
     for (uint32_t k = 0; k < board->job.as.program.n; k++) {
         struct rb_shot shot;
@@ -191,7 +205,7 @@ static bool reads_alone(const struct rb_board *board) {
     return true;
 }
 
-static enum rb_error check_cell(struct rb_board *board, uint32_t place, bool all_read) {
+static enum rb_error check_cell(struct rb_board *board, uint32_t place) {
     const struct rb_program *program = &board->job.as.program;
     uint32_t cell = rb_u32_of(program->cells, place);
     struct rb_shot shot;
@@ -200,16 +214,9 @@ static enum rb_error check_cell(struct rb_board *board, uint32_t place, bool all
     error = error ? error
                   : rb_check_window(board, cell, "high_s", rb_f64_of(program->high, place), true);
     error = error ? error : check_pulses(board, place);
-    error = error ? error : rb_check_life(board, cell, rb_u32_of(program->budget, place));
-    if (error) {
-        return error;
-    }
     read_shot(board, place, &shot);
-    if (shot.is_pulse) {
-        return rb_refuse(board, RB_LIMIT, "the read of a write-verify is above the read limit");
-    }
-    error = rb_check_shot(board, &shot, board->job.compliance_a);
-    return error ? error : rb_check_width(board, &shot, all_read);
+    error = error ? error : rb_check_shot(board, &shot, board->job.compliance_a);
+    return error ? error : rb_check_width(board, &shot, true);
 }
 
 /* The smallest rectangle around those cells of a tile that wait for a reading, or around all. */
@@ -237,35 +244,40 @@ static bool around(const struct rb_board *board, uint32_t tile, bool all, struct
     return low_row < can->rows;
 }
 
-static int32_t coded_read_uv(const struct rb_board *board) {
+/* The read step as a product: its levels on all rows of a block, without one yet. */
+static struct rb_product coded_product(const struct rb_board *board) {
+    struct rb_product product;
     struct rb_shot shot;
     int64_t drop;
+    memset(&product, 0, sizeof product);
     read_shot(board, 0, &shot);
     drop = shot.uv[RB_BL] == RB_FLOATING || shot.uv[RB_SL] == RB_FLOATING
                ? 0
                : (int64_t)shot.uv[RB_BL] - shot.uv[RB_SL];
-    return (int32_t)(drop < 0 ? -drop : drop);
-}
-
-static int32_t coded_wl_uv(const struct rb_board *board) {
-    struct rb_shot shot;
-    read_shot(board, 0, &shot);
-    return shot.uv[RB_WL] == RB_FLOATING ? 0 : shot.uv[RB_WL];
+    product.read_uv = (int32_t)(drop < 0 ? -drop : drop);
+    product.wl_uv = shot.uv[RB_WL] == RB_FLOATING ? 0 : shot.uv[RB_WL];
+    product.body_uv = shot.body_uv;
+    product.idle_uv = shot.idle_uv;
+    return product;
 }
 
 static enum rb_error check_coded(struct rb_board *board) {
     enum rb_error error = RB_FINE;
+    struct rb_product product;
     if (!(board->abilities & RB_READ_BLOCKS)) {
         return rb_refuse(board, RB_RANGE, "this board verifies by no codes");
     }
-    if (board->job.as.program.n && coded_read_uv(board) <= 0) {
+    if (!board->job.as.program.n) {
+        return RB_FINE;
+    }
+    product = coded_product(board);
+    if (product.read_uv <= 0) {
         return rb_refuse(board, RB_BAD_REQUEST, "a coded verify needs read volts");
     }
     for (uint32_t tile = 0; !error && tile < board->can->tiles; tile++) {
-        struct rb_block block;
-        if (around(board, tile, true, &block)) {
-            error = rb_check_product(board, &block, coded_read_uv(board), coded_wl_uv(board));
-            if (!error && !rb_code_fits(board, &block)) {
+        if (around(board, tile, true, &product.block)) {
+            error = rb_check_product(board, &product);
+            if (!error && !rb_code_fits(board, &product.block)) {
                 error = rb_refuse(board, RB_RANGE, "more cells than this board decodes");
             }
         }
@@ -277,7 +289,6 @@ static enum rb_error check(struct rb_board *board) {
     const struct rb_program *program = &board->job.as.program;
     const struct rb_envelope *can = board->can;
     enum rb_error error = rb_check_setting(board, board->job.scheme, board->job.compliance_a);
-    bool all_read;
     if (error) {
         return error;
     }
@@ -294,10 +305,14 @@ static enum rb_error check(struct rb_board *board) {
     if (!error && !is_stronger_than_reads(board)) {
         error = rb_refuse(board, RB_LIMIT, "write-verify pulses must pass the read limit");
     }
-    all_read = reads_alone(board);
-    for (uint32_t k = 0; !error && k < program->n; k++) {
-        error = check_cell(board, k, all_read);
+    if (!error && !reads_alone(board)) {
+        error = rb_refuse(board, RB_LIMIT, "the read of a write-verify is above the read limit on a "
+                                           "cell, selected or not");
     }
+    for (uint32_t k = 0; !error && k < program->n; k++) {
+        error = check_cell(board, k);
+    }
+    error = error ? error : rb_check_wear(board, program->cells, program->n, wear_of);
     return error || !program->is_coded ? error : check_coded(board);
 }
 
@@ -413,11 +428,11 @@ static enum rb_slice slice_reading(struct rb_board *board) {
     struct rb_block *block = &board->job.vectors.product.block;
     enum rb_slice came_to;
     if (!board->job.coded.order) {
-        struct rb_block next;
+        struct rb_product next = coded_product(board);
         if (program->tile == can->tiles) {
             program->pulsing = 1;
-        } else if (around(board, program->tile, false, &next)) {
-            rb_coded_begin(board, &next, coded_read_uv(board), coded_wl_uv(board), 1);
+        } else if (around(board, program->tile, false, &next.block)) {
+            rb_coded_begin(board, &next, 1);
         } else {
             program->tile++;
         }

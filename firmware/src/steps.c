@@ -37,17 +37,25 @@ bool rb_steps_take(struct rb_steps *steps, struct rb_fields *fields) {
     return true;
 }
 
-/* Levels of body and unselected word lines that stand at `*at`, as the bits say. */
-void rb_take_levels(const uint8_t **at, uint32_t bits, int32_t *body_uv, int32_t *idle_uv) {
+/* Levels of body and unselected word lines that stand at `at`, as the bits say. */
+static void read_levels(const uint8_t *at, uint32_t bits, int32_t *body_uv, int32_t *idle_uv) {
+    *body_uv = bits & 1u ? rb_i32(at) : RB_NO_LEVEL;
+    *idle_uv = bits & 2u ? rb_i32(at + 4 * (bits & 1u)) : RB_NO_LEVEL;
+}
+
+/* The same, next in the message. False where bits or levels make no sense. */
+bool rb_take_levels(struct rb_fields *fields, uint32_t bits, int32_t *body_uv, int32_t *idle_uv) {
+    const uint8_t *at;
     *body_uv = *idle_uv = RB_NO_LEVEL;
-    if (bits & 1u) {
-        *body_uv = rb_i32(*at);
-        *at += 4;
+    if (bits > 3) {
+        return false;
     }
-    if (bits & 2u) {
-        *idle_uv = rb_i32(*at);
-        *at += 4;
+    at = rb_take(fields, (bits & 1u) + (bits >> 1), 4);
+    if (at) {
+        read_levels(at, bits, body_uv, idle_uv);
     }
+    return !at || ((*body_uv != RB_NO_LEVEL || !(bits & 1u)) &&
+                   (*idle_uv != RB_NO_LEVEL || !(bits & 2u)));
 }
 
 enum rb_error rb_check_others(struct rb_board *board, uint32_t bits) {
@@ -105,7 +113,7 @@ void rb_step_shot(const struct rb_board *board, const struct rb_steps *steps, ui
             shot->uv[line] = rb_i32(head + 12 + 4 * line);
         }
     }
-    rb_take_levels(&column, head[10], &shot->body_uv, &shot->idle_uv);
+    read_levels(column, head[10], &shot->body_uv, &shot->idle_uv);
     shot->is_pulse = rb_is_pulse(board, shot);
 }
 

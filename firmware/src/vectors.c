@@ -78,7 +78,8 @@ static enum rb_slice by_conversions(struct rb_board *board) {
         shot->uv[RB_SL] =
             (int32_t)rb_rint((double)input * product->read_uv / top_of(product->input_bits));
         shot->uv[RB_WL] = product->wl_uv;
-        shot->body_uv = shot->idle_uv = RB_NO_LEVEL;
+        shot->body_uv = product->body_uv;
+        shot->idle_uv = product->idle_uv;
         rows[n++] = row;
     }
     done = n ? rb_run(board, n) : 0;
@@ -134,7 +135,11 @@ static enum rb_error parse(struct rb_board *board, struct rb_fields *fields) {
     product->wl_uv = rb_i32(head + 28);
     product->input_bits = head[32];
     multiply->words = head[33] != 0;
+    multiply->others = head[34];
     product->full_scale_a = rb_f64(head + 36);
+    if (!rb_take_levels(fields, multiply->others, &product->body_uv, &product->idle_uv)) {
+        return rb_refuse(board, RB_BAD_REQUEST, "MULTIPLY: others make no sense");
+    }
     if (product->input_bits < 2 || product->input_bits > 16) {
         return rb_refuse(board, RB_RANGE, "inputs of 2 to 16 bits are allowed");
     }
@@ -208,7 +213,8 @@ static enum rb_error check(struct rb_board *board) {
     if (board->job.as.multiply.words && hooks->words_lost && hooks->words_lost(hooks->port)) {
         return rb_refuse(board, RB_WORDS_LOST, "the on-chip words were lost");
     }
-    error = rb_check_product(board, &product->block, product->read_uv, product->wl_uv);
+    error = rb_check_others(board, board->job.as.multiply.others);
+    error = error ? error : rb_check_product(board, product);
     return error ? error : check_codes(board);
 }
 

@@ -16,9 +16,12 @@ from hypothesis import strategies as st
 
 from rram_hil.array import (
     Apply,
+    Block,
     Cells,
+    CodedRead,
     Geometry,
     Limits,
+    Multiply,
     Operation,
     Program,
     PulseTrain,
@@ -49,32 +52,32 @@ LIMITS = Limits(
     energy_j=1e-8,
     width_s=1e-3,
     read_width_s=1e-4,
-    pulses_per_cell=1000,
+    pulses_per_cell=5,
     body_v=1.5,
     body_over_v=0.4,
 )
 CHIPS = [
-    Geometry(1, 3, 4, source_lines="common"),
-    Geometry(1, 3, 4, source_lines="row", selector="pmos"),
-    Geometry(1, 3, 4, source_lines="column", selector="pmos"),
+    Geometry(2, 3, 4, source_lines="common"),
+    Geometry(2, 3, 4, source_lines="row"),
+    Geometry(2, 3, 4, source_lines="row", selector="pmos"),
+    Geometry(2, 3, 4, source_lines="column", selector="pmos"),
 ]
 SCHEMES = st.sampled_from(list(Scheme))
-CELLS = Cells.of([(0, 0, 1), (0, 2, 3)])
+CELLS = Cells.of([(0, 0, 1), (0, 2, 3), (0, 2, 1), (1, 0, 1)])
 
 
 def tenths(low: int, high: int) -> st.SearchStrategy[float]:
     return st.integers(low, high).map(lambda tenth: tenth / 10)
 
 
-LEVELS = st.one_of(st.none(), tenths(-18, 18))
 BODIES = st.one_of(st.none(), tenths(-14, 14))
 IDLE = st.one_of(st.none(), tenths(-24, 24))
 WIDTHS = st.sampled_from([1e-6, 2e-6, 5e-5, 5e-4, 5e-3])
 
 
 def volts(low: int, high: int) -> st.SearchStrategy[Volts]:
-    """A line that floats, or one level for both cells, or one each."""
-    each = st.lists(tenths(low, high), min_size=2, max_size=2).map(np.array)
+    """A line that floats, or one level for all cells, or one each."""
+    each = st.lists(tenths(low, high), min_size=4, max_size=4).map(np.array)
     return st.one_of(st.none(), tenths(low, high), tenths(low, high), each)
 
 
@@ -90,10 +93,13 @@ STEPS = st.builds(
     st.booleans(),
 )
 APPLIES = st.builds(
-    lambda steps, scheme, compliance_a: Apply(CELLS, tuple(steps), scheme, compliance_a),
+    lambda steps, scheme, compliance_a, repeat: Apply(
+        CELLS, tuple(steps), scheme, compliance_a, repeat=repeat
+    ),
     st.lists(STEPS, min_size=1, max_size=2),
     SCHEMES,
     st.sampled_from([None, 1e-5]),
+    st.integers(1, 3),
 )
 
 
@@ -108,7 +114,7 @@ def trains(sign: int) -> st.SearchStrategy[PulseTrain]:
 def programs(sign: int) -> st.SearchStrategy[Operation]:
     reads = st.builds(
         Step,
-        st.sampled_from([0.2, np.array([0.1, 0.3])]),
+        st.sampled_from([0.2, np.array([0.1, 0.3, 0.2, 0.2])]),
         st.just(0.0),
         st.just(2.0 * sign),
         WIDTHS,
@@ -117,12 +123,34 @@ def programs(sign: int) -> st.SearchStrategy[Operation]:
         IDLE,
     )
     return st.builds(
-        lambda up, down, read, scheme: Program(CELLS, 2e-5, 4e-5, up, down, read, 3, 3, 0, scheme),
+        lambda up, down, read, most, scheme: Program(
+            CELLS, 2e-5, 4e-5, up, down, read, most, 3, 0, scheme
+        ),
         trains(sign),
         trains(sign),
         reads,
+        st.sampled_from([1, 3, np.array([0, 2, 5, 4])]),
         SCHEMES,
     )
+
+
+def products() -> st.SearchStrategy[Operation]:
+    """Of one block, by a multiply and by a coded read."""
+    inputs = np.array([[127, -3], [0, 5]], dtype=np.int16)
+    volts = tenths(1, 3), tenths(-24, 24), BODIES, IDLE
+    multiplies = st.builds(
+        lambda read_v, wl_v, body, idle: Multiply(
+            *(0, 1, 2, 2, inputs, 8, read_v, wl_v), body_v=body, unselected_wl_v=idle
+        ),
+        *volts,
+    )
+    coded = st.builds(
+        lambda read_v, wl_v, body, idle: CodedRead(
+            (Block(0, 1, 2, 2, 2),), read_v, wl_v, body_v=body, unselected_wl_v=idle
+        ),
+        *volts,
+    )
+    return st.one_of(multiplies, coded)
 
 
 @pytest.fixture(
@@ -148,11 +176,31 @@ def is_allowed(operation: Operation, geometry: Geometry) -> bool:
     return True
 
 
+def test_pulses_on_rows_beside_are_counted(board: TestChipBoard) -> None:
+    """0.5 V stand across no selected cell, but across others where not both lines stand alike."""
+    chip = board.geometry
+    sign = chip.polarity
+    step = Step(0.5 * sign, 0.5 * sign, 1.5 * sign, 1e-6, "no", None, 0.9 * sign)
+    cells = Cells.of([(0, 0, 1), (0, 1, 1)])
+    for repeat, allowed in ((2, True), (3, chip.source_lines == "column")):
+        operation = Apply(cells, (step,), Scheme.GROUNDED, repeat=repeat)
+        kind, payload = encode_operation(operation, board.last_number() + 1, chip)
+        assert is_allowed(operation, chip) == allowed
+        if allowed:
+            board._transact(kind, payload)
+            continue
+        with pytest.raises(InstrumentError, match="6 pulses in one operation are beyond"):
+            board._transact(kind, payload)
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_both_judges_come_to_the_same_verdict(board: TestChipBoard, data: st.DataObject) -> None:
     sign = board.geometry.polarity
-    operation = data.draw(st.one_of(APPLIES, programs(sign)))
+    kinds = [APPLIES, programs(sign)]
+    if board.geometry.source_lines == "row":  # others multiply nothing
+        kinds.append(products())
+    operation = data.draw(st.one_of(kinds))
     kind, payload = encode_operation(operation, board.last_number() + 1, board.geometry)
     if is_allowed(operation, board.geometry):
         board._transact(kind, payload)  # past the driver's own look

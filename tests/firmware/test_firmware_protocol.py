@@ -82,7 +82,8 @@ def board(place: str) -> Iterator[TestChipBoard]:
 
 def test_every_rule_of_the_protocol_is_kept(place: str) -> None:
     drive = Drive(cells=(0, 5), read_v=0.1, gate_v=2.0, pulse_v=1.0)
-    found = list(examine(Port(place, silence_s=1.0), drive))
+    # An emulated processor loses ticks of its clock where this machine has others to serve.
+    found = list(examine(Port(place, silence_s=4.0), drive))
     broken = [one for one in found if one.verdict not in (Verdict.KEPT, Verdict.LEFT_OUT)]
     assert not broken, broken
     assert len(found) == 38

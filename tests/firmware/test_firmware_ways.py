@@ -243,6 +243,30 @@ def test_a_sum_of_conversions_is_a_product(wired):
         np.testing.assert_array_equal(found.word_sums, wanted.word_sums)
 
 
+@pytest.mark.parametrize("way", [0, BY_SHOTS | BY_CONVERSIONS])
+def test_a_body_below_its_lines_holds_products_back(wired, way):
+    board, chip = wired(way, BODY, read_noise=False), direct(read_noise=False)
+    assert board.execute(FORM, 1).status.shape == chip.execute(FORM, 1).status.shape
+    inputs = np.full((1, 16), 127, dtype=np.int16)
+    free = Multiply(0, 0, 3, 5, inputs, wl_v=1.0, full_scale_a=2e-4)
+    held = replace(free, body_v=-1.5, unselected_wl_v=-0.2)
+    seen = []
+    for number, operation in enumerate((free, held), 2):
+        found, wanted = board.execute(operation, number), chip.execute(operation, number)
+        assert np.abs(found.codes - wanted.codes).max() <= (0 if way == 0 else 16)
+        seen.append(np.abs(wanted.codes).max())
+    assert seen[1] < 0.9 * seen[0]
+
+
+def test_bodies_that_stand_alone_before_conversions_are_refused(wired):
+    limits = BODY.model_copy(update={"gate_over_v": 1.6})
+    product = Multiply(0, 0, 0, 2, np.ones((1, 2), np.int16), wl_v=-0.4, body_v=-1.8)
+    low = replace(product, unselected_wl_v=-0.4)
+    with pytest.raises(LimitError, match=r"gates at 0 V above the body, which stands alone first"):
+        wired(BY_SHOTS | BY_CONVERSIONS, limits).execute(low, 1)
+    assert wired(0, limits).execute(low, 1).codes.shape == (1, 2)
+
+
 def test_blocks_are_read_by_sums_of_conversions(wired):
     board = wired(BY_CONVERSIONS)
     board.execute(FORM, 1)

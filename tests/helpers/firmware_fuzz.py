@@ -60,6 +60,8 @@ def operations() -> list[Operation]:
     well = replace(up, body_v=-1.0), replace(down, body_v=0.2, unselected_wl_v=0.3)
     other = Program(some, *window, *well, replace(body, also_gate=False), 5)
     coded = Program(some, *window, up, down, read_step(), 5, verify="coded")
+    level = replace(read_step(), body_v=-0.5, unselected_wl_v=-0.2)
+    by_codes = replace(coded, read=level)
     inputs = np.array([[1, -1, 127, 0]], dtype=np.int16)
     sweep = (Step(levels, 0.0, 2.0, 1e-6), read_step(), Step(0.1, 0.0, 1.0, 1e-6, "gate"))
     return [
@@ -68,8 +70,11 @@ def operations() -> list[Operation]:
         program,
         other,
         coded,
+        by_codes,
         Multiply(1, 2, 3, 4, inputs, words=True),
+        Multiply(1, 2, 3, 4, inputs, body_v=-0.5, unselected_wl_v=-0.2),
         CodedRead((Block(0, 1, 3, 2, 4), Block(1, 0, 1, 0, 1)), repeat=2),
+        CodedRead((Block(0, 1, 3, 2, 4),), body_v=-0.5, unselected_wl_v=-0.2),
         WriteWords(some, np.array([1, -2, 3]), clear=True),
         Wait(0.01),
     ]

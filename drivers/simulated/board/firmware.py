@@ -43,7 +43,7 @@ from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Capabilities, Span
 from rram_hil.simulation.board_envelope import board_envelope
 from rram_hil.simulation.chip import SimulatedChip
-from rram_hil.simulation.shots import SHOT, Shots
+from rram_hil.simulation.shots import FLOATING, SHOT, Shots
 from rram_hil.types import IntArray
 
 from ..server.control import Injected, LinkFault
@@ -465,12 +465,15 @@ class FirmwareBoard(BoardSide):
         if job.fault_kind is LinkFault.STUCK:
             time.sleep(STUCK_S)
             return bytes(8)
-        tile, row, rows, column, columns, read_uv, wl_uv, bits, full_scale_a, vectors = (
-            struct.unpack_from("<5I2iIdI", payload)
+        tile, row, rows, column, columns, read_uv, wl_uv, bits, full_scale_a, vectors, *levels = (
+            struct.unpack_from("<5I2iIdI2i", payload)
         )
-        inputs = np.frombuffer(payload, "<i2", vectors * rows, 48).reshape(vectors, rows)
+        inputs = np.frombuffer(payload, "<i2", vectors * rows, 52).reshape(vectors, rows)
+        body, idle = (None if uv == FLOATING else uv / 1e6 for uv in levels)
         operation = Multiply(
-            tile, row, column, columns, inputs, bits, read_uv / 1e6, wl_uv / 1e6, full_scale_a
+            *(tile, row, column, columns, inputs, bits, read_uv / 1e6, wl_uv / 1e6, full_scale_a),
+            body_v=body,
+            unselected_wl_v=idle,
         )
         result = self.chip.execute(operation, job.number)
         assert isinstance(result, MultiplyResult)

@@ -273,7 +273,7 @@ static const struct rb_limits own = {
     .high_s = 1e-3,
     .pulses_per_cell = UINT32_MAX,
     .body_v = 3.0,
-    .body_over_v = 0.5,
+    .body_over_v = 0.4,
 };
 
 static struct rb_board board;
