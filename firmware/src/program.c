@@ -188,6 +188,8 @@ static struct rb_wear wear_of(const struct rb_board *board, uint32_t place) {
         extreme(board, place, k, &shot);
         rb_leaves(board, &shot, &column, &apart);
         wear.column = column ? budget : wear.column;
+        /* Between the ends of a ramp a level may open others, for no more than those of the column. */
+        apart = apart || (column && shot.idle_uv != RB_NO_LEVEL);
         wear.apart = apart ? budget : wear.apart;
     }
     return wear;
