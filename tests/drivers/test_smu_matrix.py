@@ -176,8 +176,8 @@ def test_a_round_of_programming_costs_no_more_transactions_than_a_map(
     [
         # Two lists of three each a second of readings: a pulse has not the range of a reading.
         (TRIGGERED, 6 * 7 + 6),
-        # Relays, burst, its errors, relays, reading and gate; the gate up and down along a row.
-        (SPGU, 5 * 256 + 7 * 16),
+        # Relays, burst, its errors, relays, reading and gate; a row: the gate up, looked at, down.
+        (SPGU, 5 * 256 + 8 * 16),
     ],
 )
 def test_a_round_of_programming_is_near_its_bound(chain: str, most: int) -> None:
