@@ -235,7 +235,12 @@ def test_a_level_that_is_not_known_well_enough_is_refused(arrival: Path) -> None
         strict.to_set(np.array([-1.0]), 100e-9)
 
 
-FACTS = BenchFacts(Geometry(1, 1, 1, "1R"), "one", parts={"pulser": Identity("33511B", "SIM0002")})
+FACTS = BenchFacts(
+    Geometry(1, 1, 1, "1R"),
+    "one",
+    parts={"pulser": Identity("33511B", "SIM0002")},
+    generators=("pulser.1",),
+)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +253,19 @@ FACTS = BenchFacts(Geometry(1, 1, 1, "1R"), "one", parts={"pulser": Identity("33
             "value = [-2.0, -0.5, 2.0]",
             "value = [-2.0, 0.5, 2.0]",
             "arrives at 0 V or with the other",
+        ),
+        (
+            'channel = "1"',
+            'channel = "2"',
+            r"33511B, serial SIM0002, channel 2; channels that give pulses here: pulser\.1",
+        ),
+        ('channel = "1"', 'channel = ""', "channels that give pulses here: pulser"),
+        ("[values.arrived_s]\nvalue = [", "[values.arrived_s]\nvalue = [-", "is out of range"),
+        ("[values.rise_s]\nvalue = [", "[values.rise_s]\nvalue = [-", "is out of range"),
+        (
+            "[values.amplitude_v]\nvalue = [-1.",
+            "[values.amplitude_v]\nvalue = [-0.1",
+            r"values\.amplitude_v: 0\.09\d+ of -2 V arrives; 0\.3 to 3 of it can be: look at the",
         ),
     ],
 )
@@ -270,7 +288,13 @@ ONE = {"widths_s": [100e-9], "levels_v": [1.0]}
 @pytest.mark.parametrize(
     ("keys", "kind", "told"),
     [
-        ({"scope": "scope.2", "wait_s": 0.05}, InstrumentError, "never triggered: no edge"),
+        (
+            {"scope": "scope.2"},
+            ConfigError,
+            r"'scope\.2' does not see .* of 'pulser\.1'; by .*probes scope\.1 sees pulser\.1",
+        ),
+        ({"generator": "pulser.2"}, ConfigError, "is no channel of a pulse generator|not see"),
+        ({"settle_s": 1.0}, ConfigError, r"settle_s: 1\.0 is wrong"),
         ({"headroom": 0.02}, InstrumentError, "is clipped at the bottom of the screen"),
         ({"scope": "pulser.1"}, ConfigError, "'pulser.1' is no channel of an oscilloscope"),
         ({"generator": "smu.1"}, ConfigError, "'smu.1' is no channel of a pulse generator"),
@@ -299,6 +323,33 @@ def test_a_pulse_that_is_moved_to_one_line_keeps_its_limit_at_the_peak(corrected
     corrected.setting.require(shot)
     with pytest.raises(LimitError, match=r"put 2\.1\d+ V on SL, beyond the limit of 2\.1 V"):
         corrected.do(shot)
+
+
+def test_a_pulse_that_cannot_arrive_is_refused_before_a_step_begins(corrected: Bench) -> None:
+    for step in (Step(0.3, 0.0, 0.0, 100e-9), Step(0.0, 1.5, 0.0, 30e-9)):
+        with pytest.raises(ConfigError, match="how pulses arrive was measured"):
+            corrected.setting.require(Apply(corrected.cells(), (step,)))
+
+
+def test_what_the_generator_is_set_to_keeps_the_limit_of_its_line(
+    arrival: Path, tmp_path: Path
+) -> None:
+    """1.5 V arrive of 1.63 V: more than the line may have where the path loses nothing."""
+    shot = (Step(1.5, 0.0, 0.0, 100e-9),)
+    # Little overshoot, so that the peak keeps the limit.
+    path = tmp_path / "arrival.toml"
+    file = load(arrival)
+    values = dict(file.values)
+    for name in ("overshoot", "undershoot"):
+        none = [0.0] * 6
+        values[name] = values[name].model_copy(update={"value": none, "half_width": none})
+    wide = [0.001] * 6
+    values["amplitude_v"] = values["amplitude_v"].model_copy(update={"half_width": wide})
+    file.model_copy(update={"values": values}).write(path)
+    bench = opened(tmp_path / "set", bench_text(sl_v=1.6), path)
+    with pytest.raises(LimitError, match=r"put 1\.6\d+ V on SL.*which is what it is set to"):
+        bench.do(Apply(bench.cells(), shot))
+    closed(bench)
 
 
 @pytest.mark.fast
