@@ -277,8 +277,8 @@ class MeasurePulseArrival(Calibration):
     `generator` and `scope` are instrument.channel of the bench's own; the scope's `probe` (its
     attenuation, within `probe_fraction`) is on the pad of `line`, "bl" or "sl", of the place `row`,
     `column`. At each of `widths_s` and `levels_v` `repeat` pulses are given there, the gate at
-    `wl_v`. The screen leaves room for `headroom` of the level above and below; `settle_s` is how
-    long a change rings at most.
+    `wl_v`, which without it keeps the selector closed. The screen leaves room for `headroom` of the
+    level above and below; `settle_s` is how long a change rings at most.
 
     Pulses whose width or level cannot be made to arrive within `width_tolerance` and
     `level_tolerance` are refused once the calibration is in force.
@@ -292,7 +292,7 @@ class MeasurePulseArrival(Calibration):
     row: Annotated[int, Field(ge=0)]
     column: Annotated[int, Field(ge=0)]
     line: Literal["bl", "sl"] = "bl"
-    wl_v: FiniteVolts = 0.0
+    wl_v: FiniteVolts | None = None
     repeat: Annotated[int, Field(ge=4, le=1000)] = 8
     probe: Annotated[float, Field(gt=0)] = 10.0
     probe_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -317,7 +317,9 @@ class MeasurePulseArrival(Calibration):
         if (levels == 0).any():
             raise ConfigError("levels_v: 0 V is no pulse")
         shots = {
-            (float(w), float(v)): self._shot(float(w), float(v)) for w in widths for v in levels
+            (float(w), float(v)): self.shot(float(w), float(v), setting.geometry.selector)
+            for w in widths
+            for v in levels
         }
         setting.require(*shots.values())
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in TABLES}
@@ -409,10 +411,16 @@ class MeasurePulseArrival(Calibration):
             )
         return scope
 
-    def _shot(self, width_s: float, level_v: float) -> Apply:
+    def shot(self, width_s: float, level_v: float, selector: str) -> Apply:
+        """One pulse (s, V), without `wl_v` with the gate at the level that closes a selector of
+        this kind, "nmos" or "pmos".
+        """
         cells = Cells.of([(self.tile, self.row, self.column)])
         bl, sl = (level_v, 0.0) if self.line == "bl" else (0.0, level_v)
-        return Apply(cells, (Step(bl, sl, self.wl_v, width_s, "no"),), label="pulse arrival")
+        # NMOS opens above the lower of both lines, PMOS below the higher one.
+        closed_v = max(level_v, 0.0) if selector == "pmos" else min(level_v, 0.0)
+        wl = closed_v if self.wl_v is None else self.wl_v
+        return Apply(cells, (Step(bl, sl, wl, width_s, "no"),), label="pulse arrival")
 
     def _measured(
         self, scope: Oscilloscope, limits: ScopeLimits, width_s: float, level_v: float, shot: Apply

@@ -353,6 +353,27 @@ def test_what_the_generator_is_set_to_keeps_the_limit_of_its_line(
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("line", ["bl", "sl"])
+@pytest.mark.parametrize("level_v", [2.0, -2.0])
+def test_the_cell_at_the_pad_stays_closed(line: str, level_v: float) -> None:
+    protocol = MeasurePulseArrival(**KEYS | {"line": line})
+    for selector, opens in (("nmos", min), ("pmos", max)):
+        (step,) = protocol.shot(1e-6, level_v, selector).steps
+        assert step.wl_v == opens(step.bl_v, step.sl_v)
+    open_gate = MeasurePulseArrival(**KEYS | {"wl_v": 3.0}).shot(1e-6, level_v, "nmos")
+    assert open_gate.steps[0].wl_v == 3.0
+
+
+@pytest.mark.fast
+def test_a_number_of_a_list_that_is_wrong_is_named(arrival: Path) -> None:
+    text = arrival.read_text()
+    at = text.index("[values.overshoot]")
+    wrong = text[:at] + text[at:].replace("value = [", "value = [nan, ", 1)
+    with pytest.raises(ConfigError, match=r"values\.overshoot\.value\.0: nan is wrong"):
+        parse(wrong)
+
+
+@pytest.mark.fast
 def test_a_probe_sees_a_generator() -> None:
     wired = {"channels": {"smu.1": "bl"}, "generators": {"pulser.1": "sl"}}
     with pytest.raises(ValidationError, match=r"'scope\.1' = 'smu\.1', which is no generator"):
