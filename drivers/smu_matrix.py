@@ -116,12 +116,15 @@ class SmuMatrixConfig(DriverConfig):
     def _instruments_known(self) -> Self:
         at: dict[str, str] = {}
         idle: list[str] = []
+        scopes: list[str] = []
         for name, section in self.instruments.items():
             family, config = checked_instrument(section, f"driver.instruments.{name}")
             if issubclass(family, Thermostat):
                 raise ValueError(f"instruments.{name}: a thermostat stands in [thermostat]")
-            if issubclass(family, SourceMeter | PulseGenerator):
+            if issubclass(family, SourceMeter | PulseGenerator | Oscilloscope):
                 idle.append(name)
+            if issubclass(family, Oscilloscope):
+                scopes.append(name)
             if (other := at.setdefault(config.resource.casefold() or name, name)) != name:
                 raise ValueError(
                     f"instruments: {other} and {name} have the same resource {config.resource!r}"
@@ -134,10 +137,16 @@ class SmuMatrixConfig(DriverConfig):
                     f" {', '.join(self.instruments)}"
                 )
             idle = [name for name in idle if name != channel.partition(".")[0]]
+        for probe in self.wiring.probes:
+            if probe.partition(".")[0] not in scopes:
+                raise ValueError(
+                    f"wiring.probes: {probe!r} is no channel of an oscilloscope; there is:"
+                    f" {', '.join(scopes) or 'none'}"
+                )
         if idle:
             raise ValueError(
-                f"instruments: {', '.join(idle)} has no channel in wiring.channels or"
-                " wiring.generators"
+                f"instruments: {', '.join(idle)} has no channel in wiring.channels,"
+                " wiring.generators or wiring.probes"
             )
         return self
 
@@ -180,6 +189,7 @@ class SmuMatrix(Driver):
                         error.where = error.where or where
                         raise
                 self._chain = self._make_chain()
+                self._check_probes()
                 held = self._settings.wiring.held
                 self._held = HeldLevels(self._on_channels("body or unselected_wl", *held))
                 self._router = Router(
@@ -243,6 +253,18 @@ class SmuMatrix(Driver):
                 " such a matrix; take them out for other instruments"
             )
         return PlainChain(meters, matrix, *rest)
+
+    def _check_probes(self) -> None:
+        """Refuse a probe on a channel that its oscilloscope has not. Raises `ConfigError`."""
+        for probe in self._settings.wiring.probes:
+            name, _, own = probe.partition(".")
+            scope = self._instruments[name]
+            if isinstance(scope, Oscilloscope) and own not in scope.channels:
+                there = ", ".join(f"{name}.{channel}" for channel in scope.channels)
+                raise ConfigError(
+                    f"driver.wiring.probes: {probe!r} is no channel of an oscilloscope; there is:"
+                    f" {there}"
+                )
 
     def _meters(self) -> dict[str, SourceMeter]:
         """The source-meters that channels are wired to, by name."""

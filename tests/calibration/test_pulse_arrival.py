@@ -433,6 +433,25 @@ def test_another_scope_is_refused_when_the_bench_opens(tmp_path: Path) -> None:
         opened(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('probes = { "scope.1" = "pulser.1" }\n', "", "scope has no channel in wiring.channels"),
+        (
+            '"scope.1"',
+            '"smu.1"',
+            r"wiring\.probes: 'smu\.1' is no channel of an oscilloscope; there is: scope",
+        ),
+        ('"scope.1"', '"scope.7"', r"'scope\.7' is no channel of an oscilloscope; .*scope\.4"),
+    ],
+)
+def test_probes_are_channels_of_a_scope(tmp_path: Path, old: str, new: str, told: str) -> None:
+    text = bench_text()
+    assert old in text
+    with pytest.raises(ConfigError, match=told):
+        opened(tmp_path, text.replace(old, new))
+
+
 NMOS = Geometry(1, 2, 2)
 SPGU = StatedArrival(0.05, 0.02)
 
