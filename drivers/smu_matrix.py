@@ -91,7 +91,7 @@ from .matrix.chains import (
 )
 from .matrix.held import HeldLevels
 from .matrix.routes import Relays, Route, Router, RowPlan
-from .matrix.wiring import OUTPUT_OHM, Wiring
+from .matrix.wiring import OUTPUT_OHM, SL, Wiring
 
 AnyChain = Chain[SourceMeter, SwitchMatrix]
 POLL_S = 0.05
@@ -116,12 +116,15 @@ class SmuMatrixConfig(DriverConfig):
     def _instruments_known(self) -> Self:
         at: dict[str, str] = {}
         idle: list[str] = []
+        scopes: list[str] = []
         for name, section in self.instruments.items():
             family, config = checked_instrument(section, f"driver.instruments.{name}")
             if issubclass(family, Thermostat):
                 raise ValueError(f"instruments.{name}: a thermostat stands in [thermostat]")
-            if issubclass(family, SourceMeter | PulseGenerator):
+            if issubclass(family, SourceMeter | PulseGenerator | Oscilloscope):
                 idle.append(name)
+            if issubclass(family, Oscilloscope):
+                scopes.append(name)
             if (other := at.setdefault(config.resource.casefold() or name, name)) != name:
                 raise ValueError(
                     f"instruments: {other} and {name} have the same resource {config.resource!r}"
@@ -134,10 +137,16 @@ class SmuMatrixConfig(DriverConfig):
                     f" {', '.join(self.instruments)}"
                 )
             idle = [name for name in idle if name != channel.partition(".")[0]]
+        for probe in self.wiring.probes:
+            if probe.partition(".")[0] not in scopes:
+                raise ValueError(
+                    f"wiring.probes: {probe!r} is no channel of an oscilloscope; there is:"
+                    f" {', '.join(scopes) or 'none'}"
+                )
         if idle:
             raise ValueError(
-                f"instruments: {', '.join(idle)} has no channel in wiring.channels or"
-                " wiring.generators"
+                f"instruments: {', '.join(idle)} has no channel in wiring.channels,"
+                " wiring.generators or wiring.probes"
             )
         return self
 
@@ -180,6 +189,7 @@ class SmuMatrix(Driver):
                         error.where = error.where or where
                         raise
                 self._chain = self._make_chain()
+                self._check_probes()
                 held = self._settings.wiring.held
                 self._held = HeldLevels(self._on_channels("body or unselected_wl", *held))
                 self._router = Router(
@@ -243,6 +253,18 @@ class SmuMatrix(Driver):
                 " such a matrix; take them out for other instruments"
             )
         return PlainChain(meters, matrix, *rest)
+
+    def _check_probes(self) -> None:
+        """Refuse a probe on a channel that its oscilloscope has not. Raises `ConfigError`."""
+        for probe in self._settings.wiring.probes:
+            name, _, own = probe.partition(".")
+            scope = self._instruments[name]
+            if isinstance(scope, Oscilloscope) and own not in scope.channels:
+                there = ", ".join(f"{name}.{channel}" for channel in scope.channels)
+                raise ConfigError(
+                    f"driver.wiring.probes: {probe!r} is no channel of an oscilloscope; there is:"
+                    f" {there}"
+                )
 
     def _meters(self) -> dict[str, SourceMeter]:
         """The source-meters that channels are wired to, by name."""
@@ -413,6 +435,16 @@ class SmuMatrix(Driver):
         """The connected instruments by their names in the bench file."""
         return self._instruments
 
+    @property
+    @override
+    def generators(self) -> tuple[str, ...]:
+        return tuple(self._settings.wiring.generators)
+
+    @property
+    @override
+    def probes(self) -> Mapping[str, str]:
+        return self._settings.wiring.probes
+
     @override
     def parts(self) -> Mapping[str, Identity]:
         return {
@@ -448,7 +480,15 @@ class SmuMatrix(Driver):
         is_short = step.width_s < self._connected().shortest_s * (1 - 1e-9)
         if not self._settings.wiring.generator or not is_short:
             return ()
-        return self._arrival().peaks(step, n)
+        arrival, wiring = self._arrival(), self._settings.wiring
+        lines: list[FloatArray | None] = [step.levels(line, n) for line in ("bl", "sl")]
+        if wiring.is_direct:
+            lines = [step.cell_v(n) * (-1.0 if SL in wiring.generators.values() else 1.0)]
+        driven = [np.unique(v[v != 0]) for v in lines if v is not None and np.any(v != 0)]
+        if len(driven) == 1 and np.any(np.abs(driven[0]) > self.limits.read_v):
+            # The limits ask, before a step of a recipe begins.
+            arrival.refuse(driven[0], step.width_s)
+        return arrival.peaks(step, n)
 
     def _arrival(self) -> Arrival:
         name = self._settings.wiring.generator
@@ -456,8 +496,9 @@ class SmuMatrix(Driver):
         return self.arrivals.get(name, StatedArrival(limits.overshoot, limits.overshoot_v))
 
     def _refuse_peaks(self, routes: tuple[Route, ...]) -> None:
-        """Refuse what a pulse that was moved to one line puts there for a moment: limits look at
-        the lines of the step. Raises `LimitError`.
+        """Refuse what a pulse that was moved to one line puts there for a moment, for limits look
+        at the lines of the step, and what the generator puts there if nothing of it is lost on the
+        way. Raises `LimitError`.
         """
         for route in routes:
             if not route.generator or route.pulse_v is None:
@@ -466,15 +507,24 @@ class SmuMatrix(Driver):
             line = "BL" if route.bl == row else "SL"
             limit = self.limits.bl_v if line == "BL" else self.limits.sl_v
             beyond, _ = self._arrival().swings_v(route.pulse_v, route.width_s)
-            peak = float(np.max(np.abs(route.pulse_v) + beyond))
-            if not peak <= limit * (1 + 1e-9):
-                raise LimitError(
-                    f"smu-matrix: {route.generator} would put {peak:g} V on {line}, beyond the"
-                    f" limit of {limit:g} V, counting the overshoot of the pulse",
-                    line=line,
-                    value=peak,
-                    allowed=(-limit, limit),
-                )
+            driven = route.pulse_v[route.pulse_v != 0]
+            set_v, _ = self._arrival().to_set(driven, route.width_s)
+            for volts, why in (
+                (np.abs(route.pulse_v) + beyond, "counting the overshoot of the pulse"),
+                (
+                    self._settings.wiring.open_v(1.0) * np.abs(set_v),
+                    "which is what it is set to, by the calibration of pulse-arrival in force",
+                ),
+            ):
+                most = float(np.max(volts, initial=0.0))
+                if not most <= limit * (1 + 1e-9):
+                    raise LimitError(
+                        f"smu-matrix: {route.generator} would put {most:g} V on {line}, beyond the"
+                        f" limit of {limit:g} V, {why}",
+                        line=line,
+                        value=most,
+                        allowed=(-limit, limit),
+                    )
 
     @override
     def arm(self) -> None:

@@ -317,7 +317,7 @@ def test_a_wait_passes_on_the_bench_clock(open_bench: Callable[..., Opened]) -> 
         (
             'model = "2636B"',
             'model = "2636B"\n[driver.instruments.other]\nkind = "keithley-2400"',
-            "other has no channel in wiring.channels or wiring.generators",
+            "other has no channel in wiring.channels, wiring.generators or wiring.probes",
         ),
         (
             'model = "2636B"',
