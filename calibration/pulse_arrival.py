@@ -51,6 +51,21 @@ TABLES = {
     "undershoot": "1",
 }
 """What is found of each pulse, and its unit."""
+RANGES = {
+    "amplitude_v": (-1e3, 1e3),
+    "arrived_s": (1e-12, 1e3),
+    "rise_s": (0.0, 1e3),
+    "fall_s": (0.0, 1e3),
+    "overshoot_v": (-1e3, 1e3),
+    "undershoot_v": (-1e3, 1e3),
+    "overshoot": (-1.0, 10.0),
+    "undershoot": (-1.0, 10.0),
+}
+"""What such a number may be at all. A slow edge leaves an undershoot a little below 0."""
+SHARES = (0.3, 3.0)
+"""The part of a level that may arrive: a load that nobody declared takes half, one that is
+declared and missing doubles it; a probe's attenuation that is told wrong makes it ten times.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,13 +210,23 @@ class PulseArrival(CalibrationKind):
     VALUES: ClassVar[dict[str, Quantity]] = {
         "width_s": Quantity("s", 1e-12, 1e3, needed=True),
         "level_v": Quantity("V", -1e3, 1e3, needed=True),
-        **{name: Quantity(unit, needed=True) for name, unit in TABLES.items()},
+        **{name: Quantity(unit, *RANGES[name], needed=True) for name, unit in TABLES.items()},
     }
 
     @override
     def owners(self) -> Iterable[Identity]:
         """Any instrument of the bench."""
         return self.bench.parts.values()
+
+    @override
+    def check_owner(self) -> None:
+        """That instrument's channel gives pulses here."""
+        super().check_owner()
+        if not set(self._channels()) & set(self.bench.generators):
+            there = ", ".join(self.bench.generators) or "none"
+            raise ConfigError(
+                f"a calibration of {self.file.instrument}; channels that give pulses here: {there}"
+            )
 
     @override
     def check_values(self) -> None:
@@ -218,8 +243,15 @@ class PulseArrival(CalibrationKind):
                     f"values.{name}: {values[name].values.size} values; {widths.size} widths and"
                     f" {levels.size} levels need {widths.size * levels.size}"
                 )
-        if not (values["amplitude_v"].values * np.tile(levels, widths.size) > 0).all():
+        asked = np.tile(levels, widths.size)
+        if not (values["amplitude_v"].values * asked > 0).all():
             raise ConfigError("values.amplitude_v: a pulse arrives at 0 V or with the other sign")
+        share, (least, most) = values["amplitude_v"].values / asked, SHARES
+        if (bad := ~((share >= least) & (share <= most))).any():
+            raise ConfigError(
+                f"values.amplitude_v: {share[bad][0]:.3g} of {asked[bad][0]:g} V arrives; {least:g}"
+                f" to {most:g} of it can be: look at the probe's attenuation and at load_ohm"
+            )
         for name in ("width_tolerance", "level_tolerance"):
             told = conditions.get(name)
             if not isinstance(told, float | int) or not 0 < told < 1:
@@ -227,14 +259,16 @@ class PulseArrival(CalibrationKind):
 
     def pieces(self) -> Pieces:
         """The channel of every instrument that is this one."""
-        mine, arrival = self.file.instrument, MeasuredArrival(self.file)
-        return Pieces(
-            arrivals={
-                f"{name}.{mine.channel}": arrival
-                for name, identity in self.bench.parts.items()
-                if (identity.model, identity.serial) == (mine.model, mine.serial)
-            }
-        )
+        return Pieces(arrivals=dict.fromkeys(self._channels(), MeasuredArrival(self.file)))
+
+    def _channels(self) -> list[str]:
+        """The channel of each instrument that is this one, as the bench names it."""
+        mine = self.file.instrument
+        return [
+            f"{name}.{mine.channel}"
+            for name, identity in self.bench.parts.items()
+            if (identity.model, identity.serial) == (mine.model, mine.serial)
+        ]
 
 
 class MeasurePulseArrival(Calibration):
@@ -243,8 +277,8 @@ class MeasurePulseArrival(Calibration):
     `generator` and `scope` are instrument.channel of the bench's own; the scope's `probe` (its
     attenuation, within `probe_fraction`) is on the pad of `line`, "bl" or "sl", of the place `row`,
     `column`. At each of `widths_s` and `levels_v` `repeat` pulses are given there, the gate at
-    `wl_v`. The screen leaves room for `headroom` of the level above and below; `settle_s` is how
-    long a change rings at most.
+    `wl_v`, which without it keeps the selector closed. The screen leaves room for `headroom` of the
+    level above and below; `settle_s` is how long a change rings at most.
 
     Pulses whose width or level cannot be made to arrive within `width_tolerance` and
     `level_tolerance` are refused once the calibration is in force.
@@ -258,13 +292,13 @@ class MeasurePulseArrival(Calibration):
     row: Annotated[int, Field(ge=0)]
     column: Annotated[int, Field(ge=0)]
     line: Literal["bl", "sl"] = "bl"
-    wl_v: FiniteVolts = 0.0
+    wl_v: FiniteVolts | None = None
     repeat: Annotated[int, Field(ge=4, le=1000)] = 8
     probe: Annotated[float, Field(gt=0)] = 10.0
     probe_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     input_ohm: PositiveOhms = 1e6
     headroom: Annotated[float, Field(gt=0, le=2)] = 0.5
-    settle_s: PositiveSeconds = 100e-9
+    settle_s: Annotated[float, Unit("s"), Field(gt=0, le=1e-3)] = 100e-9
     wait_s: Annotated[float, Unit("s"), Field(gt=0, le=60)] = 1.0
     width_tolerance: Part = 0.05
     level_tolerance: Part = 0.1
@@ -283,7 +317,9 @@ class MeasurePulseArrival(Calibration):
         if (levels == 0).any():
             raise ConfigError("levels_v: 0 V is no pulse")
         shots = {
-            (float(w), float(v)): self._shot(float(w), float(v)) for w in widths for v in levels
+            (float(w), float(v)): self.shot(float(w), float(v), setting.geometry.selector)
+            for w in widths
+            for v in levels
         }
         setting.require(*shots.values())
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in TABLES}
@@ -367,12 +403,24 @@ class MeasurePulseArrival(Calibration):
                 f"scope: {self.scope!r} is no channel of an oscilloscope of this bench; there is:"
                 f" {there or 'none'}"
             )
+        if setting.probes.get(self.scope) != self.generator:
+            wired = ", ".join(f"{probe} sees {seen}" for probe, seen in setting.probes.items())
+            raise ConfigError(
+                f"scope: {self.scope!r} does not see the pulses of {self.generator!r}; by"
+                f" driver.wiring.probes {wired or 'no channel sees any'}"
+            )
         return scope
 
-    def _shot(self, width_s: float, level_v: float) -> Apply:
+    def shot(self, width_s: float, level_v: float, selector: str) -> Apply:
+        """One pulse (s, V), without `wl_v` with the gate at the level that closes a selector of
+        this kind, "nmos" or "pmos".
+        """
         cells = Cells.of([(self.tile, self.row, self.column)])
         bl, sl = (level_v, 0.0) if self.line == "bl" else (0.0, level_v)
-        return Apply(cells, (Step(bl, sl, self.wl_v, width_s, "no"),), label="pulse arrival")
+        # NMOS opens above the lower of both lines, PMOS below the higher one.
+        closed_v = max(level_v, 0.0) if selector == "pmos" else min(level_v, 0.0)
+        wl = closed_v if self.wl_v is None else self.wl_v
+        return Apply(cells, (Step(bl, sl, wl, width_s, "no"),), label="pulse arrival")
 
     def _measured(
         self, scope: Oscilloscope, limits: ScopeLimits, width_s: float, level_v: float, shot: Apply

@@ -82,6 +82,8 @@ MOST_PINS = 32
 QUIET_V = 0.1
 """Largest voltage on a pin or supply that counts as off, and largest error of a supply."""
 POLL_S = 0.01
+SUPPLY_V, MOST_SUPPLY_V = 5.5, 60.0
+"""What a supply may have where nothing is said of it (5 V and a tenth), and what may be said."""
 APERTURE_S = (4e-6, 65e-3)
 """Unverified."""
 
@@ -93,6 +95,19 @@ class Supply(StrictModel):
 
     volts: Annotated[Volts, Field(allow_inf_nan=False)] = Field(description="level while armed")
     current_limit_a: PositiveAmperes
+    most_v: Annotated[Volts, Field(gt=0, le=MOST_SUPPLY_V)] = Field(
+        default=SUPPLY_V, description="largest level of either sign that the chip takes there"
+    )
+
+    @model_validator(mode="after")
+    def _level_kept(self) -> Self:
+        if not abs(self.volts) <= self.most_v:
+            raise ValueError(
+                f"volts: {self.volts:g} V is beyond most_v, {self.most_v:g} V: lower volts, or set"
+                f" most_v (up to {MOST_SUPPLY_V:g} V; {SUPPLY_V:g} V where it is not given) to what"
+                " the chip takes there"
+            )
+        return self
 
 
 NEEDS = "NI PXI needs its maker's libraries"

@@ -15,7 +15,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
@@ -31,6 +31,7 @@ from rram_hil.array import (
     Limits,
     Operation,
     Result,
+    SoFar,
     Status,
     Step,
     Wait,
@@ -91,7 +92,7 @@ from .matrix.chains import (
 )
 from .matrix.held import HeldLevels
 from .matrix.routes import Relays, Route, Router, RowPlan
-from .matrix.wiring import OUTPUT_OHM, Wiring
+from .matrix.wiring import OUTPUT_OHM, SL, Wiring
 
 AnyChain = Chain[SourceMeter, SwitchMatrix]
 POLL_S = 0.05
@@ -116,12 +117,15 @@ class SmuMatrixConfig(DriverConfig):
     def _instruments_known(self) -> Self:
         at: dict[str, str] = {}
         idle: list[str] = []
+        scopes: list[str] = []
         for name, section in self.instruments.items():
             family, config = checked_instrument(section, f"driver.instruments.{name}")
             if issubclass(family, Thermostat):
                 raise ValueError(f"instruments.{name}: a thermostat stands in [thermostat]")
-            if issubclass(family, SourceMeter | PulseGenerator):
+            if issubclass(family, SourceMeter | PulseGenerator | Oscilloscope):
                 idle.append(name)
+            if issubclass(family, Oscilloscope):
+                scopes.append(name)
             if (other := at.setdefault(config.resource.casefold() or name, name)) != name:
                 raise ValueError(
                     f"instruments: {other} and {name} have the same resource {config.resource!r}"
@@ -134,10 +138,16 @@ class SmuMatrixConfig(DriverConfig):
                     f" {', '.join(self.instruments)}"
                 )
             idle = [name for name in idle if name != channel.partition(".")[0]]
+        for probe in self.wiring.probes:
+            if probe.partition(".")[0] not in scopes:
+                raise ValueError(
+                    f"wiring.probes: {probe!r} is no channel of an oscilloscope; there is:"
+                    f" {', '.join(scopes) or 'none'}"
+                )
         if idle:
             raise ValueError(
-                f"instruments: {', '.join(idle)} has no channel in wiring.channels or"
-                " wiring.generators"
+                f"instruments: {', '.join(idle)} has no channel in wiring.channels,"
+                " wiring.generators or wiring.probes"
             )
         return self
 
@@ -180,6 +190,7 @@ class SmuMatrix(Driver):
                         error.where = error.where or where
                         raise
                 self._chain = self._make_chain()
+                self._check_probes()
                 held = self._settings.wiring.held
                 self._held = HeldLevels(self._on_channels("body or unselected_wl", *held))
                 self._router = Router(
@@ -243,6 +254,18 @@ class SmuMatrix(Driver):
                 " such a matrix; take them out for other instruments"
             )
         return PlainChain(meters, matrix, *rest)
+
+    def _check_probes(self) -> None:
+        """Refuse a probe on a channel that its oscilloscope has not. Raises `ConfigError`."""
+        for probe in self._settings.wiring.probes:
+            name, _, own = probe.partition(".")
+            scope = self._instruments[name]
+            if isinstance(scope, Oscilloscope) and own not in scope.channels:
+                there = ", ".join(f"{name}.{channel}" for channel in scope.channels)
+                raise ConfigError(
+                    f"driver.wiring.probes: {probe!r} is no channel of an oscilloscope; there is:"
+                    f" {there}"
+                )
 
     def _meters(self) -> dict[str, SourceMeter]:
         """The source-meters that channels are wired to, by name."""
@@ -413,6 +436,16 @@ class SmuMatrix(Driver):
         """The connected instruments by their names in the bench file."""
         return self._instruments
 
+    @property
+    @override
+    def generators(self) -> tuple[str, ...]:
+        return tuple(self._settings.wiring.generators)
+
+    @property
+    @override
+    def probes(self) -> Mapping[str, str]:
+        return self._settings.wiring.probes
+
     @override
     def parts(self) -> Mapping[str, Identity]:
         return {
@@ -448,7 +481,15 @@ class SmuMatrix(Driver):
         is_short = step.width_s < self._connected().shortest_s * (1 - 1e-9)
         if not self._settings.wiring.generator or not is_short:
             return ()
-        return self._arrival().peaks(step, n)
+        arrival, wiring = self._arrival(), self._settings.wiring
+        lines: list[FloatArray | None] = [step.levels(line, n) for line in ("bl", "sl")]
+        if wiring.is_direct:
+            lines = [step.cell_v(n) * (-1.0 if SL in wiring.generators.values() else 1.0)]
+        driven = [np.unique(v[v != 0]) for v in lines if v is not None and np.any(v != 0)]
+        if len(driven) == 1 and np.any(np.abs(driven[0]) > self.limits.read_v):
+            # The limits ask, before a step of a recipe begins.
+            arrival.refuse(driven[0], step.width_s)
+        return arrival.peaks(step, n)
 
     def _arrival(self) -> Arrival:
         name = self._settings.wiring.generator
@@ -456,8 +497,9 @@ class SmuMatrix(Driver):
         return self.arrivals.get(name, StatedArrival(limits.overshoot, limits.overshoot_v))
 
     def _refuse_peaks(self, routes: tuple[Route, ...]) -> None:
-        """Refuse what a pulse that was moved to one line puts there for a moment: limits look at
-        the lines of the step. Raises `LimitError`.
+        """Refuse what a pulse that was moved to one line puts there for a moment, for limits look
+        at the lines of the step, and what the generator puts there if nothing of it is lost on the
+        way. Raises `LimitError`.
         """
         for route in routes:
             if not route.generator or route.pulse_v is None:
@@ -466,15 +508,24 @@ class SmuMatrix(Driver):
             line = "BL" if route.bl == row else "SL"
             limit = self.limits.bl_v if line == "BL" else self.limits.sl_v
             beyond, _ = self._arrival().swings_v(route.pulse_v, route.width_s)
-            peak = float(np.max(np.abs(route.pulse_v) + beyond))
-            if not peak <= limit * (1 + 1e-9):
-                raise LimitError(
-                    f"smu-matrix: {route.generator} would put {peak:g} V on {line}, beyond the"
-                    f" limit of {limit:g} V, counting the overshoot of the pulse",
-                    line=line,
-                    value=peak,
-                    allowed=(-limit, limit),
-                )
+            driven = route.pulse_v[route.pulse_v != 0]
+            set_v, _ = self._arrival().to_set(driven, route.width_s)
+            for volts, why in (
+                (np.abs(route.pulse_v) + beyond, "counting the overshoot of the pulse"),
+                (
+                    self._settings.wiring.open_v(1.0) * np.abs(set_v),
+                    "which is what it is set to, by the calibration of pulse-arrival in force",
+                ),
+            ):
+                most = float(np.max(volts, initial=0.0))
+                if not most <= limit * (1 + 1e-9):
+                    raise LimitError(
+                        f"smu-matrix: {route.generator} would put {most:g} V on {line}, beyond the"
+                        f" limit of {limit:g} V, {why}",
+                        line=line,
+                        value=most,
+                        allowed=(-limit, limit),
+                    )
 
     @override
     def arm(self) -> None:
@@ -516,7 +567,7 @@ class SmuMatrix(Driver):
         check_extras(operation, self.capabilities)
         operation = self._router.as_wired(operation)
         check(operation, self.geometry, self.limits, peaks=self.peaks)
-        chain, n, m = self._connected(), len(operation.cells), operation.measurements
+        chain = self._connected()
         routes = self._router.routes(operation)
         if any(route.generator for route in routes):
             # Nothing holds the current of such a step back but the cell itself.
@@ -528,10 +579,7 @@ class SmuMatrix(Driver):
             self._held.check(route.held)
         limit_a = chain.limits_a(routes, operation.compliance_a, self.limits.current_a)
         parts = self._parts(routes, operation, chain)
-        started_s = self.now_s()
-        current, conductance, stamps = (np.full((n, m), np.nan) for _ in range(3))
-        status = np.full((n, m), Status.NOT_RUN, dtype=np.uint8)
-        ran = np.zeros((n, len(routes)), dtype=np.bool_)
+        told = _Told.nothing(operation, routes, self.limits.read_v, self.now_s())
         with self._off_if_it_breaks():
             for at in self._rows(operation.cells, [routes[part] for part in parts], chain):
                 left = at
@@ -539,21 +587,14 @@ class SmuMatrix(Driver):
                     if self.cancel.is_set() or left.size == 0:
                         break
                     row_s = self.now_s()
-                    plan, readings = self._row(chain, operation, routes[part], left, limit_a)
-                    # Columns of the whole operation's measurements that this part fills.
-                    first = sum(bool(r.sense) for r in routes[: part.start])
-                    place = np.ix_(left, np.arange(first, first + len(plan.measuring)))
-                    current[place], conductance[place], status[place] = _calibrated(plan, readings)
-                    stamps[place] = row_s + readings.time_s
-                    ran[left, part] = readings.ran
-                    left = left[~_met(plan, conductance[place], status[place])]
+                    try:
+                        plan, readings = self._row(chain, operation, routes, part, left, limit_a)
+                    except UnknownOutcomeError as error:
+                        error.so_far = told.without(left, part, self.now_s())
+                        raise
+                    left = told.take(plan, readings, left, part, row_s)
         self._finish(chain)
-        above = np.stack([~(np.abs(r.drop_v) <= self.limits.read_v) for r in routes], axis=1)
-        pulses = np.sum(ran & above, axis=1).astype(np.int64)
-        reads = np.sum(status != Status.NOT_RUN, axis=1).astype(np.int64)
-        return ApplyResult(
-            current, conductance, status, stamps, pulses, reads, TimeSpan(started_s, self.now_s())
-        )
+        return told.result(self.now_s())
 
     @contextlib.contextmanager
     def _off_if_it_breaks(self) -> Iterator[None]:
@@ -627,18 +668,23 @@ class SmuMatrix(Driver):
         chain: AnyChain,
         operation: Apply,
         routes: tuple[Route, ...],
+        part: slice,
         at: IntArray,
         limit_a: Mapping[str, float],
     ) -> tuple[RowPlan, Measured]:
-        """One row, once more where it cannot have stressed a cell. Relays are known again only when
-        it has succeeded.
+        """A part of the steps on one row, once more where it cannot have stressed a cell. Relays
+        are known again only when it has succeeded.
         """
-        stresses = stresses_cells(operation.part(at), self.geometry, self.limits)
-        for is_last in (stresses, True):
+        whole = operation.part(at)
+        steps = (whole.steps * whole.repeat)[part]
+        here = replace(whole, steps=steps, repeat=1, stop=None)
+        pulses = stresses_cells(here, self.geometry, self.limits)
+        stresses = pulses or stresses_cells(whole, self.geometry, self.limits)
+        for is_last in (pulses, True):
             try:
                 before = chain.matrix.closed() if self._relays is None else self._relays
                 plan = replace(
-                    self._router.plan(operation, routes, at, before, limit_a),
+                    self._router.plan(operation, routes[part], at, before, limit_a),
                     at_compliance=chain.stop_at_compliance,
                 )
                 self._relays = None
@@ -651,13 +697,12 @@ class SmuMatrix(Driver):
                 self._held.fall()
             except (LinkError, InstrumentError) as error:
                 self._off_after(error)
+                if not (is_last or isinstance(error, InstrumentError)):
+                    continue
                 if stresses:
-                    raise UnknownOutcomeError(
-                        f"{error}; pulses of {operation.cells[at]!r} may have been given in part",
-                        outputs_off=True,
-                    ) from None
-                if is_last or isinstance(error, InstrumentError):
-                    raise
+                    what = "pulses may have been given in part" if pulses else "a reading was lost"
+                    raise UnknownOutcomeError(f"{error}; {what}", outputs_off=True) from None
+                raise
             else:
                 self._relays = plan.after
                 break
@@ -756,6 +801,74 @@ class SmuMatrix(Driver):
     def _channel_limits(self, channel: str) -> ChannelLimits:
         chain = self._connected()
         return chain.meter(channel).limits(chain.channel(channel))
+
+
+@dataclass(frozen=True, eq=False)
+class _Told:
+    """What an operation has come to, row by row: currents (A), conductances (S), status and time
+    stamps (s), shape (n, m), and the steps that ran, (n, routes).
+    """
+
+    routes: tuple[Route, ...]
+    read_v: float
+    started_s: float
+    current_a: FloatArray
+    conductance_s: FloatArray
+    status: StatusArray
+    time_s: FloatArray
+    ran: NDArray[np.bool_]
+
+    @classmethod
+    def nothing(
+        cls, operation: Apply, routes: tuple[Route, ...], read_v: float, started_s: float
+    ) -> _Told:
+        """Before the first row."""
+        n, m = len(operation.cells), operation.measurements
+        current, conductance, stamps = (np.full((n, m), np.nan) for _ in range(3))
+        status = np.full((n, m), Status.NOT_RUN, dtype=np.uint8)
+        ran = np.zeros((n, len(routes)), dtype=np.bool_)
+        return cls(routes, read_v, started_s, current, conductance, status, stamps, ran)
+
+    def take(
+        self, plan: RowPlan, readings: Measured, at: IntArray, part: slice, row_s: float
+    ) -> IntArray:
+        """Keep a part of the steps of the cells `at`; those of them that go on."""
+        place = self._place(at, part)
+        current, conductance, status = _calibrated(plan, readings)
+        self.current_a[place], self.conductance_s[place] = current, conductance
+        self.status[place] = status
+        self.time_s[place] = row_s + readings.time_s
+        self.ran[at, part] = readings.ran
+        return at[~_met(plan, conductance, status)]
+
+    def without(self, at: IntArray, part: slice, ended_s: float) -> SoFar:
+        """All but a part of the steps of the cells `at`, which may have been taken or not."""
+        in_doubt = np.zeros(len(self.status), dtype=np.int64)
+        in_doubt[at] = self._above()[at, part].sum(axis=1)
+        self.status[self._place(at, part)] = Status.UNKNOWN
+        return SoFar(self.result(ended_s), in_doubt)
+
+    def result(self, ended_s: float) -> ApplyResult:
+        """What was told until now."""
+        return ApplyResult(
+            self.current_a,
+            self.conductance_s,
+            self.status,
+            self.time_s,
+            np.sum(self.ran & self._above(), axis=1).astype(np.int64),
+            np.sum(~np.isin(self.status, (Status.NOT_RUN, Status.UNKNOWN)), axis=1),
+            TimeSpan(self.started_s, ended_s),
+        )
+
+    def _above(self) -> NDArray[np.bool_]:
+        """Which steps are pulses, shape (n, routes)."""
+        return np.stack([~(np.abs(r.drop_v) <= self.read_v) for r in self.routes], axis=1)
+
+    def _place(self, at: IntArray, part: slice) -> tuple[NDArray[np.intp], ...]:
+        """Where the measurements of a part stand among those of the whole operation."""
+        first = sum(bool(r.sense) for r in self.routes[: part.start])
+        count = sum(bool(r.sense) for r in self.routes[part])
+        return np.ix_(at, np.arange(first, first + count))
 
 
 def _lasts_s(routes: tuple[Route, ...], chain: AnyChain) -> float:

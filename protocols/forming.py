@@ -27,7 +27,7 @@ from rram_hil.report.plots import Chart
 from rram_hil.report.section import Axis, Line, Plot, Section, Table, cumulative
 from rram_hil.report.step import RunStep
 from rram_hil.statistics import Figure
-from rram_hil.types import FloatArray, IntArray
+from rram_hil.types import FloatArray
 from rram_hil.units import Volts, count, quantity
 from rram_hil.validation import (
     FiniteVolts,
@@ -38,7 +38,7 @@ from rram_hil.validation import (
     StrictModel,
 )
 
-from .parts.characterisation import listed, save_figures, save_map
+from .parts.characterisation import ATTEMPTS, listed, save_figures, save_map
 from .parts.sections import spread_plot
 from .parts.targets import Condition
 
@@ -223,34 +223,45 @@ class Forming(Protocol[FormingSummary]):
         """One ramp over `cells`: last conductance (S), volts at which each formed (V, or NaN),
         which conduct now.
 
-        A cell takes a ramp once, whatever happens: after an interruption only the cells that the
-        bench did not reach take it.
+        After an interruption cells of which not all is known are read, and those that do not
+        conduct go on with the level after the last one that they may have taken; where that was the
+        whole ramp, with its first. One that was reached `ATTEMPTS` times is left. A cell that
+        formed unseen has no volts.
         """
-        n = len(cells)
-        last, formed_v, conducts = (
-            np.full(n, np.nan),
-            np.full(n, np.nan),
-            np.zeros(n, dtype=np.bool_),
-        )
-        todo: IntArray = np.arange(n)
-        while todo.size:
-            ramp = self._sweep(cells[todo], levels, wl_v, setting)
-            result = yield from ramp
-            reached = todo
-            if result.interrupted:
-                reached, todo = todo[result.pulses > 0], todo[result.pulses == 0]
-                result = yield from read(cells[reached], setting.read, label="after interruption")
-                formed_at = np.full(reached.size, np.nan)
-            else:
+        n, most = len(cells), len(levels)
+        last, formed_v = np.full(n, np.nan), np.full(n, np.nan)
+        conducts = np.zeros(n, dtype=np.bool_)
+        # The level that each cell takes next; `most` where it is done.
+        due, tries = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        while np.any(due < most):
+            for first in np.unique(due[due < most]):
+                here = np.flatnonzero(due == first)
+                due[here] = most
+                rest = np.asarray(levels[first:])
+                result = yield from self._sweep(cells[here], levels[first:], wl_v, setting)
                 hit = (result.conductance_s >= self.formed_above_s) | (
                     result.status == Status.OVER_RANGE
                 )
-                formed_at = np.where(
-                    hit.any(axis=1), np.asarray(levels)[np.argmax(hit, axis=1)], np.nan
+                formed = hit.any(axis=1)
+                formed_v[here] = np.where(formed, rest[np.argmax(hit, axis=1)], np.nan)
+                last[here] = result.last_s
+                conducts[here] = _conducts(result, self.formed_above_s)
+                lost = ~formed & np.isin(result.status, (Status.UNKNOWN, Status.NOT_RUN)).any(
+                    axis=1
                 )
-                todo = todo[:0]
-            last[reached], formed_v[reached] = result.last_s, formed_at
-            conducts[reached] = _conducts(result, self.formed_above_s)
+                if not (result.interrupted and lost.any()):
+                    continue
+                again = here[lost]
+                taken = first + result.pulses[lost]
+                reading = yield from read(cells[again], setting.read, label="after interruption")
+                last[again] = reading.last_s
+                conducts[again] = _conducts(reading, self.formed_above_s)
+                # Where nobody was reached, nobody gets further either.
+                tries[again] += (result.pulses[lost] > 0) | ~result.pulses.any()
+                # Without a reading nothing would stop the ramp.
+                readable = reading.last_status == Status.OK
+                left = ~conducts[again] & readable & (tries[again] < ATTEMPTS)
+                due[again[left]] = np.where(taken < most, taken, 0)[left]
         return last, formed_v, conducts
 
     @classmethod

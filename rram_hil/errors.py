@@ -121,8 +121,14 @@ class LinkError(BenchError):
         return self.where
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class UnknownOutcomeError(LinkError):
-    """The link failed while an operation was under way: it may or may not have been carried out."""
+    """The link failed while an operation was under way: it may or may not have been carried out.
+
+    `so_far` is what its driver knows of it (a `SoFar`), None where it knows nothing.
+    """
+
+    so_far: object = field(default=None, init=False)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

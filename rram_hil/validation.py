@@ -75,7 +75,14 @@ def refused(
     problems = error.errors()
     # A misspelt required key shows as unknown and as missing: what stands there says more.
     first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"])
+    if isinstance(first["input"], list):
+        # Where one number or a list may stand, the problem is that of an item of the list.
+        whole = first["loc"][:-1]
+        first = next(
+            (p for p in problems if p["loc"][:-2] == whole and isinstance(p["loc"][-1], int)), first
+        )
+    # pydantic puts the kind of list that it tried among the keys.
+    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith("list["))
     if first["type"] == "extra_forbidden":
         text = f"unknown key{_meant(first['loc'], problems, model)}"
     elif first["type"] == "missing":

@@ -34,7 +34,7 @@ from .array.world import ArrayWorld
 from .server.control import LinkFault, checked_fault
 from .server.far_side import FarSide
 from .server.instrument import AFTER, BEFORE, InstrumentServer, SimulatedInstrument
-from .server.process import GONE_S, serve, start
+from .server.process import GONE_S, PATIENCE_S, serve, start
 
 FAULTS = BEFORE | AFTER | {LinkFault.WRONG_MODEL}
 """What can go wrong with an instrument's messages."""
@@ -340,7 +340,8 @@ def launch(request: FarSideRequest) -> SimulatedFarSide:
     lines = tuple((name, model, at) for name, model, at in started.answer["instruments"])
     for name, _, resource in lines:
         kept = {k: v for k, v in instruments[name].items() if k not in OF_THE_HARDWARE}
-        instruments[name] = {"reconnect_s": GONE_S} | kept | {"resource": resource}
+        patient = {"reconnect_s": GONE_S, "timeout_s": PATIENCE_S}
+        instruments[name] = patient | kept | {"resource": resource}
     settings = {"instruments": instruments, "clock": control}
     return SimulatedFarSide(settings, control, started.stop, lines, started.is_running)
 

@@ -49,6 +49,7 @@ from rram_hil.array.results import (
     MultiplyResult,
     ProgramResult,
     Result,
+    SoFar,
     WaitResult,
     WordsResult,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "Result",
     "Scheme",
     "Selector",
+    "SoFar",
     "Span",
     "Status",
     "Step",

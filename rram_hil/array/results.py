@@ -24,10 +24,11 @@ class ApplyResult(ShownResult):
 
     `current_a` is the raw value, `conductance_s` the calibrated one (NaN for a gate measurement),
     `status` a `Status`, `time_s` the device's own clock, `pulses` the steps above the read limit
-    and `reads` the measurements that each cell really took. `interrupted` is True when the run was
-    cut while this operation was under way: then every value is NaN with status UNKNOWN, `pulses` is
-    the charge (the worst case where the bench cannot tell), and `away_s` says for how long the
-    bench was alone.
+    and `reads` the measurements that each cell really took. `interrupted` is True when a reply was
+    lost, or the run cut, while this operation was under way: then what nobody was told of is NaN
+    with status UNKNOWN, or NOT_RUN where it surely had not begun, `pulses` counts what may have
+    been given (the charge where the bench cannot tell), and `away_s` says for how long the bench
+    was alone.
 
     `gate_a` is the current into the word line, raw, measured beside `current_a` by steps with
     `also_gate`; NaN for the others and where nothing was measured, infinite where it is over range.
@@ -88,6 +89,16 @@ class ApplyResult(ShownResult):
         last = m - 1 - np.argmax(ran[:, ::-1], axis=1)
         found: NDArray[Number] = np.where(ran.any(axis=1), values[np.arange(n), last], nothing)
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class SoFar:
+    """What a driver knows of an `Apply` whose end was lost: `result` with the readings and pulses
+    that it was told of, and pulses beside these that each cell may have been given, shape (n,).
+    """
+
+    result: ApplyResult
+    in_doubt: IntArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,6 +90,7 @@ class Bench:
             paths=driver.reading_paths,
             instruments=driver.instruments,
             peaks=driver.peaks,
+            probes=driver.probes,
         )
         self.ledger_warning = ""
         self._engine: Engine | None = None

@@ -35,7 +35,12 @@ def correction_of(
     found: list[InForce] = []
     taken: dict[str, str] = {}
     facts = BenchFacts(
-        bench.chip.geometry, bench.chip.id, identity, driver.parts(), bench.read.wl_v
+        bench.chip.geometry,
+        bench.chip.id,
+        identity,
+        driver.parts(),
+        bench.read.wl_v,
+        driver.generators,
     )
     now = now or utc_now()
     for name in bench.calibration.files:

@@ -321,14 +321,13 @@ class Calibrated:
     def __str__(self) -> str:
         rows = []
         for name, value in self.values.items():
+            unit = "" if value.unit == "1" else f" {value.unit}"
             if value.values.size == 1:
-                rows.append(
-                    f"{name} = {value.scalar():.6g} +- {value.half_widths[0]:.2g} {value.unit}"
-                )
+                rows.append(f"{name} = {value.scalar():.6g} +- {value.half_widths[0]:.2g}{unit}")
             else:
                 low, high, wide = value.values.min(), value.values.max(), value.half_widths.max()
                 rows.append(
-                    f"{name} = {low:.4g} .. {high:.4g} +- {wide:.2g} {value.unit}"
+                    f"{name} = {low:.4g} .. {high:.4g} +- {wide:.2g}{unit}"
                     f" ({value.values.size} values)"
                 )
         return "; ".join(rows)

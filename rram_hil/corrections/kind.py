@@ -105,7 +105,8 @@ class Pieces:
 @dataclass(frozen=True)
 class BenchFacts:
     """What a kind may know of the bench. `parts` are its instruments by their names in the bench
-    file, `gate_v` the gate of its reads.
+    file, `gate_v` the gate of its reads, `generators` the channels that give its pulses,
+    "pulser.1".
     """
 
     geometry: Geometry
@@ -113,6 +114,7 @@ class BenchFacts:
     identity: Identity = field(default_factory=lambda: Identity("", ""))
     parts: Mapping[str, Identity] = field(default_factory=dict)
     gate_v: float = 0.0
+    generators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from rram_hil.array import (
     ProgramResult,
     Request,
     Result,
+    SoFar,
     Status,
     WriteWords,
     check,
@@ -87,6 +88,7 @@ from rram_hil.storage.frames import (
 from rram_hil.storage.journal import Journal
 from rram_hil.storage.ledger import Ledger
 from rram_hil.types import IntArray
+from rram_hil.units import count
 
 R = TypeVar("R", bound=Result)
 T = TypeVar("T")
@@ -436,8 +438,7 @@ class Engine:
         except (LinkError, InstrumentError) as error:
             if isinstance(error, UnknownOutcomeError):
                 if charge.stresses:
-                    self._say(str(error))
-                    return self._unknown(operation, number, charge, away_s=0.0)
+                    return self._lost(operation, number, charge, error)
                 # Nothing to be careful of, and a reading that nobody has must not pass for an
                 # unreadable cell.
                 error = UnknownOutcomeError(
@@ -474,13 +475,50 @@ class Engine:
             self._say(said)
         return believed
 
-    def _unknown(self, operation: Operation, number: int, charge: Charge, away_s: float) -> Result:
-        """What to tell the protocol of an operation whose outcome was lost: charged with what the
-        hardware knows.
+    def _lost(
+        self, operation: Operation, number: int, charge: Charge, error: UnknownOutcomeError
+    ) -> Result:
+        """What is known of an operation whose end was lost: the part that its driver was told of,
+        else what the hardware has counted.
+        """
+        so_far = error.so_far
+        if not isinstance(so_far, SoFar):
+            result, in_doubt = self._unknown(operation, number, charge, away_s=0.0)
+        else:
+            native = self.correction.outgoing(operation, self.driver.reading_paths)
+            told = sound(native, so_far.result, number)
+            part = self.correction.incoming(operation, told, self.driver.reading_paths)
+            assert isinstance(part, ApplyResult)
+            in_doubt = so_far.in_doubt
+            result = replace(part, pulses=part.pulses + in_doubt, interrupted=True)
+        self._say_cut(f"operation {number}: {error}", charge, in_doubt)
+        return result
+
+    def _unknown(
+        self, operation: Operation, number: int, charge: Charge, away_s: float
+    ) -> tuple[Result, IntArray]:
+        """What to tell the protocol of an operation of which nothing was told: charged with what
+        the hardware knows, at its worst where it knows nothing; and those pulses, (n,).
         """
         told = self.driver.executed(number, charge.cells)
-        pulses = charge.pulses if told is None else np.where(told < 0, charge.pulses, told)
-        return unknown_result(operation, pulses, away_s)
+        counted = np.full(charge.pulses.shape, -1) if told is None else told
+        in_doubt = np.where(counted < 0, charge.pulses, 0)
+        return unknown_result(operation, np.maximum(counted, in_doubt), away_s), in_doubt
+
+    def _say_cut(self, text: str, charge: Charge, in_doubt: IntArray) -> None:
+        """Tell of an operation that was cut, also in the run file, and what its cells are charged
+        with.
+        """
+        doubtful = charge.cells[np.flatnonzero(in_doubt)]
+        of_these = (
+            f"{count(len(doubtful))} of {count(len(charge.cells))} cells are charged with"
+            f" {count(int(in_doubt.sum()))} pulses that may not have been given, {doubtful!r}"
+            if len(doubtful)
+            else "every pulse that was given is known"
+        )
+        told = f"{text}; {of_these}; readings that are missing are taken again"
+        self._say(told)
+        self._write(Note("interrupted", told, "", self.driver.now_s()), sync=False)
 
     def _finish_in_flight(
         self, operation: Operation, lost: InFlight, charge: Charge, stresses: bool
@@ -490,11 +528,9 @@ class Engine:
         """
         if stresses:
             away_s = max(0.0, self.driver.now_s() - lost.time_s)
-            result = self._unknown(operation, lost.number, charge, away_s)
-            self._say(
-                f"operation {lost.number} was cut {away_s:.3g} s ago (bench clock); its cells will"
-                " be read again"
-            )
+            result, in_doubt = self._unknown(operation, lost.number, charge, away_s)
+            cut = f"operation {lost.number} was cut {away_s:.3g} s ago (bench clock)"
+            self._say_cut(cut, charge, in_doubt)
         else:
             result = self._execute(operation, self._next_number(), charge)
         return self._finish(operation, lost.number, result, charge, stresses)

@@ -137,7 +137,7 @@ class Setting:
     start; `seed` is the run's; `threads` is how many its computations may use (none: as many as
     the work is worth). `required` is told each operation that the protocol holds against the limits
     before it begins: what a plan takes as the bounds of the step. `peaks` tells the overshoot of
-    pulses (`Driver.peaks`).
+    pulses (`Driver.peaks`), `probes` which scope sees which generator (`Driver.probes`).
     """
 
     geometry: Geometry
@@ -154,6 +154,7 @@ class Setting:
     threads: int | None = None
     required: Callable[[Operation], None] | None = None
     peaks: Peaks = no_peaks
+    probes: Mapping[str, str] = field(default_factory=dict)
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Random numbers for one purpose: the same for the same seed, step and purpose."""

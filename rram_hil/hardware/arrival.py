@@ -11,6 +11,7 @@ import numpy as np
 from typing_extensions import override
 
 from rram_hil.array import Step
+from rram_hil.errors import ConfigError
 from rram_hil.types import FloatArray
 
 
@@ -25,6 +26,18 @@ class Arrival(ABC):
 
         Raises `ConfigError` naming a pulse that cannot be made to arrive as asked.
         """
+
+    def refuse(self, volts: FloatArray, width_s: float) -> None:
+        """Refuse pulses that cannot be made to arrive with these levels, not 0, nor with the other
+        sign, as which a generator on the other line gives them. Raises `ConfigError` as `to_set`.
+        """
+        try:
+            self.to_set(volts, width_s)
+        except ConfigError as error:
+            try:
+                self.to_set(-volts, width_s)
+            except ConfigError:
+                raise error from None
 
     @abstractmethod
     def swings_v(self, volts: FloatArray, width_s: float) -> tuple[FloatArray, FloatArray]:

@@ -285,6 +285,20 @@ class Driver(ABC):
         """
         return {}
 
+    @property
+    def generators(self) -> tuple[str, ...]:
+        """Channels of pulse generators that give pulses of steps, as the bench file names them
+        ("pulser.1"); none on a board.
+        """
+        return ()
+
+    @property
+    def probes(self) -> Mapping[str, str]:
+        """Channels of oscilloscopes ("scope.1"), each with the one of `generators` whose pulses it
+        sees where they arrive.
+        """
+        return {}
+
     def reading_paths(self, operation: Apply) -> list[ReadingPath]:
         """For each step that measures a current, in their order, repeats once: what forces and what
         measures.

@@ -235,7 +235,12 @@ def test_a_level_that_is_not_known_well_enough_is_refused(arrival: Path) -> None
         strict.to_set(np.array([-1.0]), 100e-9)
 
 
-FACTS = BenchFacts(Geometry(1, 1, 1, "1R"), "one", parts={"pulser": Identity("33511B", "SIM0002")})
+FACTS = BenchFacts(
+    Geometry(1, 1, 1, "1R"),
+    "one",
+    parts={"pulser": Identity("33511B", "SIM0002")},
+    generators=("pulser.1",),
+)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +253,19 @@ FACTS = BenchFacts(Geometry(1, 1, 1, "1R"), "one", parts={"pulser": Identity("33
             "value = [-2.0, -0.5, 2.0]",
             "value = [-2.0, 0.5, 2.0]",
             "arrives at 0 V or with the other",
+        ),
+        (
+            'channel = "1"',
+            'channel = "2"',
+            r"33511B, serial SIM0002, channel 2; channels that give pulses here: pulser\.1",
+        ),
+        ('channel = "1"', 'channel = ""', "channels that give pulses here: pulser"),
+        ("[values.arrived_s]\nvalue = [", "[values.arrived_s]\nvalue = [-", "is out of range"),
+        ("[values.rise_s]\nvalue = [", "[values.rise_s]\nvalue = [-", "is out of range"),
+        (
+            "[values.amplitude_v]\nvalue = [-1.",
+            "[values.amplitude_v]\nvalue = [-0.1",
+            r"values\.amplitude_v: 0\.09\d+ of -2 V arrives; 0\.3 to 3 of it can be: look at the",
         ),
     ],
 )
@@ -270,7 +288,13 @@ ONE = {"widths_s": [100e-9], "levels_v": [1.0]}
 @pytest.mark.parametrize(
     ("keys", "kind", "told"),
     [
-        ({"scope": "scope.2", "wait_s": 0.05}, InstrumentError, "never triggered: no edge"),
+        (
+            {"scope": "scope.2"},
+            ConfigError,
+            r"'scope\.2' does not see .* of 'pulser\.1'; by .*probes scope\.1 sees pulser\.1",
+        ),
+        ({"generator": "pulser.2"}, ConfigError, "is no channel of a pulse generator|not see"),
+        ({"settle_s": 1.0}, ConfigError, r"settle_s: 1\.0 is wrong"),
         ({"headroom": 0.02}, InstrumentError, "is clipped at the bottom of the screen"),
         ({"scope": "pulser.1"}, ConfigError, "'pulser.1' is no channel of an oscilloscope"),
         ({"generator": "smu.1"}, ConfigError, "'smu.1' is no channel of a pulse generator"),
@@ -299,6 +323,54 @@ def test_a_pulse_that_is_moved_to_one_line_keeps_its_limit_at_the_peak(corrected
     corrected.setting.require(shot)
     with pytest.raises(LimitError, match=r"put 2\.1\d+ V on SL, beyond the limit of 2\.1 V"):
         corrected.do(shot)
+
+
+def test_a_pulse_that_cannot_arrive_is_refused_before_a_step_begins(corrected: Bench) -> None:
+    for step in (Step(0.3, 0.0, 0.0, 100e-9), Step(0.0, 1.5, 0.0, 30e-9)):
+        with pytest.raises(ConfigError, match="how pulses arrive was measured"):
+            corrected.setting.require(Apply(corrected.cells(), (step,)))
+
+
+def test_what_the_generator_is_set_to_keeps_the_limit_of_its_line(
+    arrival: Path, tmp_path: Path
+) -> None:
+    """1.5 V arrive of 1.63 V: more than the line may have where the path loses nothing."""
+    shot = (Step(1.5, 0.0, 0.0, 100e-9),)
+    # Little overshoot, so that the peak keeps the limit.
+    path = tmp_path / "arrival.toml"
+    file = load(arrival)
+    values = dict(file.values)
+    for name in ("overshoot", "undershoot"):
+        none = [0.0] * 6
+        values[name] = values[name].model_copy(update={"value": none, "half_width": none})
+    wide = [0.001] * 6
+    values["amplitude_v"] = values["amplitude_v"].model_copy(update={"half_width": wide})
+    file.model_copy(update={"values": values}).write(path)
+    bench = opened(tmp_path / "set", bench_text(sl_v=1.6), path)
+    with pytest.raises(LimitError, match=r"put 1\.6\d+ V on SL.*which is what it is set to"):
+        bench.do(Apply(bench.cells(), shot))
+    closed(bench)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("line", ["bl", "sl"])
+@pytest.mark.parametrize("level_v", [2.0, -2.0])
+def test_the_cell_at_the_pad_stays_closed(line: str, level_v: float) -> None:
+    protocol = MeasurePulseArrival(**KEYS | {"line": line})
+    for selector, opens in (("nmos", min), ("pmos", max)):
+        (step,) = protocol.shot(1e-6, level_v, selector).steps
+        assert step.wl_v == opens(step.bl_v, step.sl_v)
+    open_gate = MeasurePulseArrival(**KEYS | {"wl_v": 3.0}).shot(1e-6, level_v, "nmos")
+    assert open_gate.steps[0].wl_v == 3.0
+
+
+@pytest.mark.fast
+def test_a_number_of_a_list_that_is_wrong_is_named(arrival: Path) -> None:
+    text = arrival.read_text()
+    at = text.index("[values.overshoot]")
+    wrong = text[:at] + text[at:].replace("value = [", "value = [nan, ", 1)
+    with pytest.raises(ConfigError, match=r"values\.overshoot\.value\.0: nan is wrong"):
+        parse(wrong)
 
 
 @pytest.mark.fast
@@ -359,6 +431,25 @@ def test_another_scope_is_refused_when_the_bench_opens(tmp_path: Path) -> None:
     text = bench_text().replace('model = "MSOX3054A"', 'model = "DSOX3054Z"')
     with pytest.raises(ConfigError, match=r"the nearest is DSOX3054A: treat_as"):
         opened(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('probes = { "scope.1" = "pulser.1" }\n', "", "scope has no channel in wiring.channels"),
+        (
+            '"scope.1"',
+            '"smu.1"',
+            r"wiring\.probes: 'smu\.1' is no channel of an oscilloscope; there is: scope",
+        ),
+        ('"scope.1"', '"scope.7"', r"'scope\.7' is no channel of an oscilloscope; .*scope\.4"),
+    ],
+)
+def test_probes_are_channels_of_a_scope(tmp_path: Path, old: str, new: str, told: str) -> None:
+    text = bench_text()
+    assert old in text
+    with pytest.raises(ConfigError, match=told):
+        opened(tmp_path, text.replace(old, new))
 
 
 NMOS = Geometry(1, 2, 2)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import inspect
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from pytest_mock import MockerFixture
 
 from rram_hil.array import (
@@ -48,6 +50,7 @@ from rram_hil.errors import (
     LinkError,
     UnknownOutcomeError,
 )
+from rram_hil.validation import refused
 
 nidigital, niswitch, nidcpower = (
     pytest.importorskip(name, reason='pip install "rram-hil[ni]"')
@@ -390,6 +393,30 @@ def test_a_session_that_does_not_open_is_told_with_the_librarys_code(
         make().connect()
     assert caught.value.code == -1074135040
     assert "close" in chassis.names
+
+
+@pytest.mark.parametrize(
+    ("supply", "told"),
+    [
+        ({"volts": 33.0}, r"volts: 33 V is beyond most_v, 5\.5 V: lower volts, or set most_v"),
+        ({"volts": -33.0}, r"volts: -33 V is beyond most_v"),
+        ({"volts": 12.1, "most_v": 12.0}, r"volts: 12\.1 V is beyond most_v, 12 V"),
+        ({"volts": 3.3, "most_v": 100.0}, r"most_v: 100\.0 is wrong: .* less than or equal to 60"),
+        ({"volts": 3.3, "most_v": float("nan")}, r"most_v: nan is wrong"),
+    ],
+)
+def test_a_supply_beyond_what_the_chip_takes_there_is_refused(
+    supply: dict[str, float], told: str
+) -> None:
+    with pytest.raises(ValidationError) as error:
+        NiPxiConfig.model_validate({"supplies": {BODY: {"current_limit_a": 1e-3} | supply}})
+    line = str(refused(error.value, "bench.toml"))
+    assert re.search(f"supplies.{BODY}.*{told}", line), line
+
+
+def test_a_supply_that_says_its_most_may_have_it() -> None:
+    supply = {"volts": 12.0, "most_v": 12.0, "current_limit_a": 1e-3}
+    assert NiPxiConfig.model_validate({"supplies": {BODY: supply}}).supplies[BODY].volts == 12.0
 
 
 def test_arming_makes_safe_then_closes_relays_dry_then_switches_supplies_on(

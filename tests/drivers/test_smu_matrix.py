@@ -24,6 +24,7 @@ from rram_hil.drivers.matrix.wiring import Wiring, columns_of
 from rram_hil.drivers.simulated.server.control import BoardControl
 from rram_hil.drivers.smu_matrix import SmuMatrix
 from rram_hil.errors import BenchError, ConfigError
+from rram_hil.protocols.forming import Forming
 from rram_hil.pytest_plugin import LIMITS, GroundTruth
 from rram_hil.validation import read_toml
 
@@ -176,8 +177,8 @@ def test_a_round_of_programming_costs_no_more_transactions_than_a_map(
     [
         # Two lists of three each a second of readings: a pulse has not the range of a reading.
         (TRIGGERED, 6 * 7 + 6),
-        # Relays, burst, its errors, relays, reading and gate; the gate up and down along a row.
-        (SPGU, 5 * 256 + 7 * 16),
+        # Relays, burst, its errors, relays, reading and gate; a row: the gate up, looked at, down.
+        (SPGU, 5 * 256 + 8 * 16),
     ],
 )
 def test_a_round_of_programming_is_near_its_bound(chain: str, most: int) -> None:
@@ -242,6 +243,55 @@ def test_pulses_that_may_have_been_given_are_never_given_again(
         assert np.all(result.pulses >= truth.pulses()[0, 0])
     assert truth.pulses().max() <= 1
     assert not control.status()["outputs_on"]
+
+
+def test_a_lost_reply_costs_no_cell_its_place_in_a_ramp(
+    open_bench: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, truth, control = open_bench(TRIGGERED, "1T1R", 4)
+    # Private: the moment between two pulses of a ramp shows nowhere else.
+    chain = bench.driver._chain  # type: ignore[attr-defined]
+    run, pulses = chain.run, []
+
+    def lose_the_third(plan: Any, takes_s: float) -> Any:
+        if np.max(np.abs(plan.routes[0].drop_v)) > 1.0:
+            pulses.append(plan.at.size)
+            if len(pulses) == 3:
+                control.inject("drop-reply", instrument="matrix")
+        return run(plan, takes_s)
+
+    monkeypatch.setattr(chain, "run", lose_the_third)
+    keys = {"bl_v": {"start_v": 2.2, "stop_v": 3.8, "step_v": 0.2}, "width_s": 1e-3}
+    before = truth.pulses().copy()
+    summary = bench.run(Forming.model_validate(keys).run(bench.setting))
+    stuck = int((truth.named("stuck") != 0).sum())
+    assert summary.formed == SIZE * SIZE - stuck
+    assert np.isfinite(summary.median_v)
+    # Two gates at most: nobody took a level twice.
+    assert np.max(truth.pulses() - before) <= 2 * 9
+
+
+def test_a_reading_between_two_pulses_that_fails_is_taken_again(
+    open_bench: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, truth, control = open_bench(TRIGGERED, "1T1R", 4)
+    chain = bench.driver._chain  # type: ignore[attr-defined]
+    run, failed = chain.run, []
+
+    def lose_a_reading(plan: Any, takes_s: float) -> Any:
+        if np.max(np.abs(plan.routes[0].drop_v)) < 1.0 and not failed:
+            failed.append(plan)
+            control.inject("drop-reply", instrument="matrix")
+        return run(plan, takes_s)
+
+    monkeypatch.setattr(chain, "run", lose_a_reading)
+    step, levels = bench.file.read.step, [2.0, 2.2]
+    ramp = sweep(bench.cells(), "bl", levels, wl_v=2.0, width_s=1e-3, read=step)
+    result = bench.apply(ramp)
+    assert failed
+    assert not result.interrupted
+    assert np.all(result.pulses == 2)
+    assert np.all(truth.pulses() == 2)
 
 
 def test_an_abort_ends_after_the_row_and_keeps_what_was_done(
@@ -317,7 +367,7 @@ def test_a_wait_passes_on_the_bench_clock(open_bench: Callable[..., Opened]) -> 
         (
             'model = "2636B"',
             'model = "2636B"\n[driver.instruments.other]\nkind = "keithley-2400"',
-            "other has no channel in wiring.channels or wiring.generators",
+            "other has no channel in wiring.channels, wiring.generators or wiring.probes",
         ),
         (
             'model = "2636B"',

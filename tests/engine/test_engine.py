@@ -21,6 +21,7 @@ from rram_hil.array import (
     Ramp,
     Result,
     Scheme,
+    SoFar,
     Status,
     Step,
     Wait,
@@ -42,7 +43,7 @@ from rram_hil.errors import (
 )
 from rram_hil.signals import stopping
 from rram_hil.storage.codec import result_from
-from rram_hil.storage.frames import Aside, Computed, Failed, Intent, Outcome, Saved
+from rram_hil.storage.frames import Aside, Computed, Failed, Intent, Note, Outcome, Saved
 
 Lab = Any
 
@@ -202,6 +203,30 @@ def test_an_unknown_outcome_is_told_to_the_protocol(lab: Lab, make: Any, counter
         assert result.pulses.tolist() == [worst] * 6
     np.testing.assert_array_equal(lab.ledger_counts().ravel(), result.pulses)
     assert np.all(lab.ledger_counts() >= lab.chip.pulses)
+
+
+def test_what_a_driver_was_told_before_the_link_failed_is_kept_and_the_rest_is_said(
+    lab: Lab,
+) -> None:
+    def cut(operation: Operation, number: int) -> Result | None:
+        assert isinstance(operation, Apply)
+        told = lab.chip.execute(operation, number)
+        assert isinstance(told, ApplyResult)
+        told.status[2:], told.conductance_s[2:], told.current_a[2:] = Status.UNKNOWN, np.nan, np.nan
+        error = UnknownOutcomeError("the cable fell out")
+        in_doubt = np.array([0, 0, 1, 1, 0, 0])
+        error.so_far = SoFar(replace(told, pulses=np.array([1, 1, 0, 0, 0, 0])), in_doubt)
+        raise error
+
+    lab.instead = cut
+    result = lab.engine().do(Apply(lab.cells, (*a_pulse(lab.cells).steps, read_step())))
+    assert result.interrupted
+    assert result.pulses.tolist() == lab.ledger_counts().ravel().tolist() == [1, 1, 1, 1, 0, 0]
+    assert np.all(np.isfinite(result.last_s[:2]))
+    assert np.all(result.status[2:] == Status.UNKNOWN)
+    [note] = [frame for frame in lab.frames() if isinstance(frame, Note)]
+    assert note.event == "interrupted"
+    assert "2 of 6 cells are charged with 2 pulses that may not have been given" in note.text
 
 
 def test_a_cell_whose_record_is_gone_is_taken_at_its_worst(lab: Lab) -> None:

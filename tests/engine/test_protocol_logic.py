@@ -238,6 +238,46 @@ def test_an_interrupted_ramp_is_taken_by_the_cells_that_were_not_reached_and_by_
     )
 
 
+def test_cells_that_a_lost_reply_left_unformed_go_on_with_the_ramp() -> None:
+    array = Array([2.0, 3.0, 3.0, 2.0, 2.0, 3.0])
+    ramps: list[tuple[list[int], float]] = []
+
+    def answer(operation: Operation) -> Result:
+        assert isinstance(operation, Apply)
+        if operation.label == "forming":
+            first_v = float(np.max(operation.steps[0].bl_v))
+            ramps.append((operation.cells.index(CHIP).tolist(), first_v))
+            if len(ramps) == 1:
+                # Cell 0 is told of, 1 and 2 may have had their first two pulses, 3 all of them.
+                told = array(replace(operation.part(slice(0, 1)), stop=None))
+                result = lost(operation, [3, 2, 2, 3, 0, 0])
+                result.conductance_s[0] = told.conductance_s[0]
+                result.status[0] = Status.OK
+                return result
+        return array(operation)
+
+    summary, _, saved = follow(FORMING, a_setting(), answer)
+    assert ramps == [([0, 1, 2, 3, 4, 5], 2.0), ([3, 4, 5], 2.0), ([1, 2], 3.0)]
+    assert summary.formed == 6
+    np.testing.assert_array_equal(saved["forming_voltage"].ravel(), [2.0, 3.0, 3.0, 2.0, 2.0, 3.0])
+
+
+def test_a_ramp_whose_replies_are_always_lost_ends() -> None:
+    array = Array([np.inf] * 6)
+    ramps: list[int] = []
+
+    def answer(operation: Operation) -> Result:
+        assert isinstance(operation, Apply)
+        if operation.label == "forming":
+            ramps.append(len(operation.cells))
+            return lost(operation, [len(operation.steps) // 2] * 6)
+        return array(operation)
+
+    summary, _, _ = follow(FORMING, a_setting(), answer)
+    assert ramps == [6] * 6  # three for each gate
+    assert summary.formed == 0
+
+
 def test_forming_an_array_where_nothing_forms_says_so() -> None:
     summary, _, saved = follow(FORMING, a_setting(), Array([np.inf] * 6))
     assert (summary.formed, summary.stuck_high_resistance, summary.not_formed) == (0, 0, 6)

@@ -31,6 +31,11 @@ GONE_S = 1.0
 """How long a driver waits for a simulated far side that is gone: a process that has ended does not
 come back.
 """
+PATIENCE_S = 5.0
+"""How long a simulated instrument's silence is borne where the bench file does not say: a computer
+at work answers late, and nothing is at stake meanwhile. A real one is looked for after 2 s, for
+until then its outputs and its neighbours' may be on (docs/instruments.md).
+"""
 
 
 @dataclass(frozen=True)
