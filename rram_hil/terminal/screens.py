@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from rram_hil.array import Cells
 from rram_hil.array.defects import Finding, LookSummary
 from rram_hil.bench.bench import Bench
@@ -497,6 +499,13 @@ def show_outcome(outcome: RunOutcome, run: RunFile, output: Output) -> None:
     ]
     output.heading("Done", f"{len(rows)} step{'s' if len(rows) != 1 else ''}, outputs off")
     output.table(("step", ">pulses", ">reads", ">bench time"), rows)
+    outcomes = run.table("operations", columns=("outcome",))["outcome"]
+    if cut := int(np.sum(outcomes != "done")):
+        output.line(
+            f"{counted(cut, 'operation')} cut; the notes that `rram-hil show` prints say by what,"
+            " and which cells are charged with pulses that may not have been given.",
+            indent=2,
+        )
     output.facts(
         [(f"{n} {name}", outcome_text(left)) for n, (name, left) in enumerate(outcome.steps, 1)]
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chain_benches import bench_text
 
 from rram_hil import __version__
 from rram_hil.array import Cells
@@ -126,6 +127,27 @@ def test_run_then_show_and_resume(here: Any) -> None:
     assert again.status == 0, again.err
     assert "r.h5 is complete; nothing to do" in again.out
     assert (Path("r.h5").read_bytes(), Path("r.h5.journal").read_bytes()) == kept
+
+
+def test_a_lost_reply_is_told_by_run_show_and_report(here: Any) -> None:
+    fault = 'kind = "drop-reply"\ninstrument = "smu"\non = "2.600000000e+00"'
+    text = bench_text("B2902A + 707B", "1T1R", 4).replace("\nmodel =", "\ntimeout_s = 0.5\nmodel =")
+    here.write("bench.toml", f"{text}\n[[simulation.faults]]\n{fault}\n")
+    levels = "{ start_v = 2.2, stop_v = 3.8, step_v = 0.4 }"
+    here.write(
+        "recipe.toml",
+        f'[[step]]\nprotocol = "forming"\nbl_v = {levels}\nwl_v = [2.0]\nwidth_s = 1e-3\n',
+    )
+    said = here.command("run", "recipe.toml", "-b", "bench.toml", "-o", "r.h5")
+    assert said.status == 0, said.err
+    assert "1 operation cut" in said.out
+    in_doubt = "pulses that may not have been given"
+    assert in_doubt in " ".join(said.err.split())
+    shown = " ".join(here.command("show", "r.h5").out.split())
+    assert "done, 1 cut" in shown
+    assert in_doubt in shown
+    assert here.command("report", "r.h5").status == 0
+    assert in_doubt in Path("r.html").read_text(encoding="utf-8")
 
 
 def test_a_complete_run_whose_file_was_not_written_any_more_gets_it_by_resume(here: Any) -> None:

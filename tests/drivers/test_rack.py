@@ -22,7 +22,7 @@ from rram_hil.array import Geometry, Limits
 from rram_hil.drivers.matrix.wiring import Wiring
 from rram_hil.drivers.simulated.rack import FAULTS, Rack, launch
 from rram_hil.drivers.simulated.server.control import BoardControl, LinkFault
-from rram_hil.drivers.simulated.server.process import GONE_S
+from rram_hil.drivers.simulated.server.process import GONE_S, PATIENCE_S
 from rram_hil.errors import ConfigError
 from rram_hil.hardware.far_side import FarSideRequest, SimulatedFarSide
 from rram_hil.simulation.chip import Fault
@@ -156,6 +156,7 @@ def test_the_settings_of_the_driver_get_resources_and_the_clock_and_stay_what_th
         assert filled["smu"] == SETTINGS["instruments"]["smu"] | {
             "resource": far_side.instruments[0][2],
             "reconnect_s": GONE_S,
+            "timeout_s": PATIENCE_S,
         }
         assert filled["matrix"]["resource"] == far_side.instruments[1][2]
         assert far_side.settings["clock"] == far_side.control
