@@ -88,7 +88,7 @@ def refused(
     elif first["type"] == "missing":
         text = "missing; it is required"
     elif first["type"] == "list_type" and isinstance(first["input"], dict):
-        text = f"one table, where a list of tables is wanted; write [[{key}]]"
+        text = f"one table, where a list is wanted: [...], or of tables [[{key}]]"
     elif first["type"] in ("model_type", "dict_type"):
         text = f"{shown(first['input'])} is wrong: a table is wanted"
         if isinstance(first["input"], list):

@@ -234,7 +234,7 @@ class Router:
             return (self._route_1r if self._is_1r else self._route_1t1r)(step, n, operation)
         why = ""
         if np.all(np.abs(step.cell_v(n)) <= self._limits.read_v):
-            why = "is a read"
+            why = "is a read, which a generator does not take: give it more volts"
         elif step.measure != "no":
             why = "measures at its level; read after it"
         elif operation.compliance_a is not None:

@@ -65,7 +65,9 @@ def test_a_misspelt_protocol_is_named_with_the_one_meant(
 
 def test_one_table_for_the_list_of_steps(here: Any) -> None:
     here.write("recipe.toml", '[step]\nprotocol = "read-map"\n')
-    assert "step: one table, where a list of tables is wanted; write [[step]]" in here.refused(*RUN)
+    assert "step: one table, where a list is wanted: [...], or of tables [[step]]" in here.refused(
+        *RUN
+    )
 
 
 def test_an_argument_that_is_missing_is_told_with_the_usage(here: Any) -> None:

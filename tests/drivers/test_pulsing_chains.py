@@ -14,7 +14,7 @@ from chain_benches import PULSED, bench_text
 from chains import program
 
 from rram_hil import Bench, pulse, read, sweep
-from rram_hil.array import Apply, Cells, Geometry, Limits, Scheme, Status, Step, Stop
+from rram_hil.array import Apply, Cells, Geometry, Limits, Multiply, Scheme, Status, Step, Stop
 from rram_hil.drivers.matrix.routes import Router
 from rram_hil.drivers.matrix.wiring import Wiring
 from rram_hil.drivers.simulated.server.control import BoardControl
@@ -206,6 +206,15 @@ def test_what_a_generator_cannot_do_is_refused_before_anything_moves(
     assert control.status()["closures"] == before
     assert bench.ledger is not None
     assert not bench.ledger.counts.any()
+
+
+def test_a_product_is_read_by_the_source_meters_not_by_the_generator(
+    open_bench: Callable[[str], Opened],
+) -> None:
+    bench, _, _ = open_bench(bench_text(AWG, "1T1R", 2))
+    product = bench.do(Multiply(0, 0, 0, 2, np.array([[127, -127]], dtype=np.int16)))
+    assert product.emulated
+    assert product.codes.shape == (1, 2)
 
 
 def router(load_ohm: float = 0.0, **limits: float) -> Router:
