@@ -34,7 +34,6 @@ from rram_hil.array import (
     CodedRead,
     Geometry,
     Limits,
-    Line,
     Multiply,
     Operation,
     Program,
@@ -441,7 +440,8 @@ class Board(BoardSide):
         except ConfigError as error:
             raise RefusalError("RANGE", str(error), number) from None
         for line, lowest, highest in _reach(operation):
-            span = {"bl": can.bl_v, "sl": can.sl_v, "wl": can.wl_v}[line]
+            # Bodies and word lines that are not selected have the converters of word lines.
+            span = {"bl": can.bl_v, "sl": can.sl_v}.get(line, can.wl_v)
             if not span.holds(lowest, highest):
                 text = (
                     f"{line.upper()} {lowest:g} to {highest:g} V, drivers reach {span.low:g} to"
@@ -625,21 +625,28 @@ def _steps(operation: Operation) -> tuple[Step, ...]:
     return operation.steps if isinstance(operation, Apply) else ()
 
 
-def _reach(operation: Operation) -> list[tuple[Line, float, float]]:
+def _reach(operation: Operation) -> list[tuple[str, float, float]]:
     """The lines that an operation drives, each with its lowest and highest level (V)."""
+    reach: list[tuple[str, float, float]] = []
     if isinstance(operation, Multiply | CodedRead):
-        return [("sl", -operation.read_v, operation.read_v), ("wl", operation.wl_v, operation.wl_v)]
+        read_v, wl_v = operation.read_v, operation.wl_v
+        reach += [("sl", -read_v, read_v), ("wl", wl_v, wl_v), *_reach_beside(operation)]
     if not isinstance(operation, Apply | Program) or len(operation.cells) == 0:
-        return []
-    reach: list[tuple[Line, float, float]] = []
+        return reach
     for step in _steps(operation):
         for line in LINES:
             levels = step.levels(line, len(operation.cells))
             if levels is not None:
                 reach.append((line, float(levels.min()), float(levels.max())))
+        reach += _reach_beside(step)
     if isinstance(operation, Program) and operation.verify == "coded":
         reach += _reach(coded_verify(operation, np.arange(len(operation.cells))))
     return reach
+
+
+def _reach_beside(said: Step | Multiply | CodedRead) -> list[tuple[str, float, float]]:
+    levels = {"body": said.body_v, "unselected wl": said.unselected_wl_v}
+    return [(name, volts, volts) for name, volts in levels.items() if volts is not None]
 
 
 def launch(request: FarSideRequest) -> SimulatedFarSide:

@@ -347,7 +347,11 @@ def _steps(fields: _Fields, heads: NDArray[Any], n: int) -> tuple[Step, ...]:
 
 
 def _others(fields: _Fields, bits: int) -> tuple[float | None, float | None]:
-    """Levels of the body and of unselected word lines that stand next in the message."""
+    """Levels of the body and of unselected word lines that stand next in the message, as the bits
+    say.
+    """
+    if bits > 3:
+        raise RefusalError("BAD REQUEST", f"others {bits} is none of 0 to 3")
     levels = [int(fields.array("<i4", 1)[0]) / 1e6 if bits >> k & 1 else None for k in range(2)]
     return levels[0], levels[1]
 
@@ -379,6 +383,8 @@ def _program(fields: _Fields, geometry: Geometry) -> Program:
     _, n, confirm, reversals, scheme, per_cell, verify, others, compliance = fields.numbers(
         "IIIIBBBBd"
     )
+    if others > 15:
+        raise RefusalError("BAD REQUEST", f"others {others} is none of 0 to 15")
     trains = []
     for _ in range(2):
         (width_ps,) = fields.numbers("Q")
@@ -399,7 +405,7 @@ def _program(fields: _Fields, geometry: Geometry) -> Program:
             )
         ramps_of.append(made)
     pulses = [
-        PulseTrain(made[0], made[1], width_s, *_others(fields, others >> 2 * polarity))
+        PulseTrain(made[0], made[1], width_s, *_others(fields, others >> 2 * polarity & 3))
         for polarity, (made, (width_s, *_)) in enumerate(zip(ramps_of, trains, strict=True))
     ]
     (read,) = _steps(fields, heads, n)
@@ -462,8 +468,6 @@ def _read_blocks(fields: _Fields, geometry: Geometry) -> CodedRead:
         region[:] = True
         blocks.append(Block(tile, row, rows, column, columns))
     others = int(fields.numbers("I")[0]) if fields.rest else 0
-    if others > 3:
-        raise RefusalError("BAD REQUEST", f"others {others} is none of 1 to 3")
     body, idle = _others(fields, others)
     volts = read_uv / 1e6, wl_uv / 1e6
     return CodedRead(tuple(blocks), *volts, repeat, body_v=body, unselected_wl_v=idle)
