@@ -6,10 +6,10 @@ from pathlib import Path
 
 LIMITS = """
 [limits]
-bl_v = 4.0
+bl_v = {line_v}
 sl_v = 3.0
 wl_v = 4.0
-cell_v = 4.0
+cell_v = {line_v}
 gate_over_v = 4.0
 half_select_v = {half_select_v}
 read_v = 0.25
@@ -127,7 +127,10 @@ def bench_text(
             text += f'wl = "1-{size}"\nbl = "{size + 1}-{2 * size}"\nsl = "{2 * size + 1}"\n'
         else:
             text += f'bl = "1-{size}"\nsl = "{size + 1}-{2 * size}"\n'
-    text += LIMITS.format(half_select_v=0.3 if cell == "1T1R" else 2.2)
+    # Of a generator the peak counts: 3.8 V from an SPGU may be 4.01 V.
+    text += LIMITS.format(
+        half_select_v=0.3 if cell == "1T1R" else 2.2, line_v=4.2 if chain in PULSED else 4.0
+    )
     width = "1e-6" if chain in (BOARD, ARC_ONE) else "20e-3"
     text += (
         f"\n[read]\nbl_v = 0.2\nwl_v = 3.0\nwidth_s = {width}\n\n[simulation]\ndevice ="

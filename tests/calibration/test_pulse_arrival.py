@@ -60,7 +60,7 @@ KEYS: dict[str, Any] = {
 
 def bench_text(path: str = PATH, more: str = "", **limits: float) -> str:
     """A bench file of one cell between a source-meter and a generator, seen by a scope."""
-    text = LIMITS.format(half_select_v=4.0).replace("sl_v = 3.0", "sl_v = 4.0")
+    text = LIMITS.format(line_v=4.0, half_select_v=4.0).replace("sl_v = 3.0", "sl_v = 4.0")
     for key, value in limits.items():
         lines = [f"{key} = {value}" if x.startswith(f"{key} =") else x for x in text.split("\n")]
         text = "\n".join(lines)
