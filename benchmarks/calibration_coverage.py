@@ -478,6 +478,7 @@ def pulse_arrival(
             read_step(0.2, 0.0),
             can,
             instruments={"pulser": generator, "scope": scope},
+            probes={"scope.1": "pulser.1"},
         )
         plan = keys.run(setting)
         answer: Any = None
