@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -23,7 +23,7 @@ from rram_hil.corrections.kind import CalibrationKind, Pieces, Quantity
 from rram_hil.engine.calibration import Calibration, saved
 from rram_hil.engine.protocol import Arrays, Compute, Do, Plan, Progress, Setting
 from rram_hil.errors import ConfigError
-from rram_hil.hardware.abilities import WithGenerator
+from rram_hil.hardware.abilities import on_channel
 from rram_hil.hardware.arrival import Arrival
 from rram_hil.hardware.driver import Identity
 from rram_hil.hardware.instrument import PulseGenerator
@@ -367,17 +367,8 @@ class MeasurePulseArrival(Calibration):
 
     def _generator(self, setting: Setting) -> Identity:
         """Whose pulses they are. Raises `ConfigError` for a channel that gives none of these."""
-        name, _, own = self.generator.partition(".")
-        instrument = setting.instruments.get(name)
-        generator: Any = instrument
-        if isinstance(instrument, WithGenerator):
-            generator = instrument.generator
-        if not isinstance(generator, PulseGenerator) or own not in generator.channels:
-            there = ", ".join(setting.instruments) or "none"
-            raise ConfigError(
-                f"generator: {self.generator!r} is no channel of a pulse generator of this bench;"
-                f" its instruments: {there}"
-            )
+        refusal = f"generator: {self.generator!r} is no channel of a pulse generator of this bench"
+        on_channel(setting.instruments, self.generator, PulseGenerator, refusal)
         from_s = setting.capabilities.timing.get("sources_from_s")
         longest_s = max(self.widths_s)
         if from_s is None or not longest_s < from_s:
@@ -386,23 +377,12 @@ class MeasurePulseArrival(Calibration):
                 f"widths_s: {longest_s:g} s: from {told} on the source-meters of this bench give"
                 " the pulses, not the generator"
             )
-        identity: Identity = instrument.identity  # type: ignore[union-attr]
+        identity: Identity = setting.instruments[self.generator.partition(".")[0]].identity
         return identity
 
     def _scope(self, setting: Setting) -> Oscilloscope:
-        name, _, own = self.scope.partition(".")
-        scope = setting.instruments.get(name)
-        if not isinstance(scope, Oscilloscope) or own not in scope.channels:
-            there = ", ".join(
-                f"{n}.{c}"
-                for n, i in setting.instruments.items()
-                if isinstance(i, Oscilloscope)
-                for c in i.channels
-            )
-            raise ConfigError(
-                f"scope: {self.scope!r} is no channel of an oscilloscope of this bench; there is:"
-                f" {there or 'none'}"
-            )
+        refusal = f"scope: {self.scope!r} is no channel of an oscilloscope of this bench"
+        scope = on_channel(setting.instruments, self.scope, Oscilloscope, refusal)
         if setting.probes.get(self.scope) != self.generator:
             wired = ", ".join(f"{probe} sees {seen}" for probe, seen in setting.probes.items())
             raise ConfigError(

@@ -662,6 +662,14 @@ def _records(board: _Board) -> None:
     decode_executed(reply, last, 1)
 
 
+def _read_beyond_limits(board: _Board, cells: Cells, step: Step) -> None:
+    """It refuses a read for its limits, and the number of it is free."""
+    number = board.next_number()
+    kind, payload = encode_operation(read(cells, step), number, board.known.geometry)
+    board.refused(Code.LIMIT, kind, payload)
+    _need(board.status().last == number - 1, "a refused operation used up its number")
+
+
 def _beyond_limits(board: _Board) -> None:
     cells = board.cells()
     own, step = board.own_limits(), board.read_step()
@@ -670,10 +678,7 @@ def _beyond_limits(board: _Board) -> None:
     try:
         board.ask(Kind.LIMITS, encode_limits(tight))
         board.ask(Kind.ARM)
-        number = board.next_number()
-        kind, payload = encode_operation(read(cells, step), number, board.known.geometry)
-        board.refused(Code.LIMIT, kind, payload)
-        _need(board.status().last == number - 1, "a refused operation used up its number")
+        _read_beyond_limits(board, cells, step)
     finally:
         board.ask(Kind.SAFE_OFF)
         board.ask(Kind.LIMITS, encode_limits(own))
@@ -689,10 +694,7 @@ def _body_beyond_limits(board: _Board) -> None:
     try:
         board.ask(Kind.BODY_LIMITS, bytes(16))
         board.armed()
-        number = board.next_number()
-        kind, payload = encode_operation(read(cells, step), number, board.known.geometry)
-        board.refused(Code.LIMIT, kind, payload)
-        _need(board.status().last == number - 1, "a refused operation used up its number")
+        _read_beyond_limits(board, cells, step)
     finally:
         board.ask(Kind.SAFE_OFF)
         board.ask(Kind.BODY_LIMITS, own)

@@ -53,7 +53,7 @@ from rram_hil.hardware.abilities import (
     ScriptedMatrix,
     ScriptedSourceMeter,
     TriggeredSourceMeter,
-    WithGenerator,
+    on_channel,
 )
 from rram_hil.hardware.arrival import Arrival, StatedArrival
 from rram_hil.hardware.driver import (
@@ -258,14 +258,8 @@ class SmuMatrix(Driver):
     def _check_probes(self) -> None:
         """Refuse a probe on a channel that its oscilloscope has not. Raises `ConfigError`."""
         for probe in self._settings.wiring.probes:
-            name, _, own = probe.partition(".")
-            scope = self._instruments[name]
-            if isinstance(scope, Oscilloscope) and own not in scope.channels:
-                there = ", ".join(f"{name}.{channel}" for channel in scope.channels)
-                raise ConfigError(
-                    f"driver.wiring.probes: {probe!r} is no channel of an oscilloscope; there is:"
-                    f" {there}"
-                )
+            refusal = f"driver.wiring.probes: {probe!r} is no channel of an oscilloscope"
+            on_channel(self._instruments, probe, Oscilloscope, refusal)
 
     def _meters(self) -> dict[str, SourceMeter]:
         """The source-meters that channels are wired to, by name."""
@@ -274,43 +268,23 @@ class SmuMatrix(Driver):
 
     def _on_channels(self, key: str, *channels: str) -> dict[str, SourceMeter]:
         """The source-meter of each of these channels, which the wiring names under `key`."""
-        meters: dict[str, SourceMeter] = {}
-        for channel in channels:
-            name, _, own = channel.partition(".")
-            meter = self._instruments.get(name)
-            if not isinstance(meter, SourceMeter) or own not in meter.channels:
-                there = ", ".join(
-                    f"{n}.{c}"
-                    for n, i in self._instruments.items()
-                    if isinstance(i, SourceMeter)
-                    for c in i.channels
-                )
-                raise ConfigError(
-                    f"driver.wiring.{key}: {channel!r} is no source-meter channel; there is:"
-                    f" {there}"
-                )
-            meters[channel] = meter
-        return meters
+        refusal = "driver.wiring.{}: {!r} is no source-meter channel"
+        return {
+            channel: on_channel(
+                self._instruments, channel, SourceMeter, refusal.format(key, channel)
+            )
+            for channel in channels
+        }
 
     def _generators(self) -> dict[str, PulseGenerator]:
         """The pulse generators that the wiring names, by instrument."""
-        found: dict[str, PulseGenerator] = {}
-        for channel in self._settings.wiring.generators:
-            name, _, own = channel.partition(".")
-            generator = _generator_of(self._instruments.get(name))
-            if generator is None or own not in generator.channels:
-                there = ", ".join(
-                    f"{n}.{c}"
-                    for n, i in self._instruments.items()
-                    if (g := _generator_of(i)) is not None
-                    for c in g.channels
-                )
-                raise ConfigError(
-                    f"driver.wiring.generators: {channel!r} is no channel of a pulse generator;"
-                    f" there is: {there or 'none'}"
-                )
-            found[name] = generator
-        return found
+        refusal = "driver.wiring.generators: {!r} is no channel of a pulse generator"
+        return {
+            channel.partition(".")[0]: on_channel(
+                self._instruments, channel, PulseGenerator, refusal.format(channel)
+            )
+            for channel in self._settings.wiring.generators
+        }
 
     def _matrix(self) -> SwitchMatrix:
         """The switch matrix, which must have every crosspoint that the wiring can need."""
@@ -877,13 +851,6 @@ def _lasts_s(routes: tuple[Route, ...], chain: AnyChain) -> float:
     moves = 1 + sum(before.joins != after.joins for before, after in itertools.pairwise(routes))
     levels_s = sum(r.width_s + 4 * chain.source_s for r in routes)
     return host_s + 2 * moves * chain.matrix.settle_s + levels_s
-
-
-def _generator_of(instrument: Instrument | None) -> PulseGenerator | None:
-    """The pulse generator that an instrument is, or holds."""
-    if isinstance(instrument, WithGenerator):
-        return instrument.generator
-    return instrument if isinstance(instrument, PulseGenerator) else None
 
 
 def _calibrated(plan: RowPlan, readings: Measured) -> tuple[FloatArray, FloatArray, StatusArray]:

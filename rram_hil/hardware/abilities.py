@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rram_hil.errors import ConfigError
 from rram_hil.hardware.driver import Identity
 from rram_hil.hardware.instrument import (
+    ChannelInstrument,
     Crosspoint,
     Instrument,
     PulseGenerator,
@@ -24,6 +27,8 @@ from rram_hil.hardware.instrument import (
     SwitchMatrix,
 )
 from rram_hil.types import FloatArray
+
+KindT = TypeVar("KindT", bound=ChannelInstrument[Any])
 
 
 class RunsScripts(Instrument):
@@ -133,6 +138,28 @@ class WithGenerator(SourceMeter):
         """Its channels of pulses, named unlike those that source and measure; none where there is
         no such module. Connecting, arming and switching off are those of the whole instrument.
         """
+
+
+def on_channel(
+    instruments: Mapping[str, Instrument], named: str, kind: type[KindT], refusal: str
+) -> KindT:
+    """The instrument of this kind whose channel is `named` ("smu" of "smu.a"); a pulse generator
+    may stand in a mainframe. Raises `ConfigError`: `refusal`, and the channels that there are.
+    """
+    parts = {name: part for name, i in instruments.items() if (part := _part(i, kind)) is not None}
+    name, _, own = named.partition(".")
+    if name not in parts or own not in parts[name].channels:
+        there = ", ".join(f"{n}.{c}" for n, part in parts.items() for c in part.channels)
+        raise ConfigError(f"{refusal}; there is: {there or 'none'}")
+    return parts[name]
+
+
+def _part(instrument: Instrument, kind: type[KindT]) -> KindT | None:
+    """What of an instrument is of this kind."""
+    if isinstance(instrument, kind):
+        return instrument
+    generator = instrument.generator if isinstance(instrument, WithGenerator) else None
+    return generator if isinstance(generator, kind) else None
 
 
 class PulsedSourceMeter(SourceMeter):

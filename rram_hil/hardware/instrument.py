@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +95,9 @@ class ModelSheet:
 
     documents: tuple[str, ...]
     unverified: tuple[str, ...] = ()
+
+
+LimitsT = TypeVar("LimitsT")
 
 
 class Instrument(ABC):
@@ -399,7 +402,27 @@ class Readings:
         )
 
 
-class SourceMeter(Instrument):
+class ChannelInstrument(Instrument, Generic[LimitsT]):
+    """An instrument with channels of one kind, each with limits of its own."""
+
+    @property
+    @abstractmethod
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels of the connected model."""
+
+    @abstractmethod
+    def limits(self, channel: str) -> LimitsT:
+        """What a channel of the connected model can do."""
+
+    @classmethod
+    def all_limits(cls, model: str) -> list[LimitsT]:
+        """What each channel of a known model can do, without an instrument."""
+        known = cls(cls.Config())
+        known.model = model
+        return [known.limits(channel) for channel in known.channels]
+
+
+class SourceMeter(ChannelInstrument[ChannelLimits]):
     """Source-measure channels. `channels` names them as the front panel does ("a", "b"; "1",
     "2").
     """
@@ -420,21 +443,10 @@ class SourceMeter(Instrument):
         config = self.config if isinstance(self.config, SourceMeterConfig) else SourceMeterConfig()
         return config.stop_at_compliance
 
-    @property
-    @abstractmethod
-    def channels(self) -> tuple[str, ...]:
-        """Names of the channels of the connected model."""
-
-    @abstractmethod
-    def limits(self, channel: str) -> ChannelLimits:
-        """What a channel of the connected model can do."""
-
     @override
     @classmethod
     def extent(cls, model: str) -> tuple[float, ...]:
-        known = cls(cls.Config())
-        known.model = model
-        limits = [known.limits(channel) for channel in known.channels]
+        limits = cls.all_limits(model)
         most_v = max((one.max_v for one in limits), default=0.0)
         return most_v, max((one.max_a for one in limits), default=0.0), len(limits)
 
@@ -588,24 +600,13 @@ class PulseLimits:
     overshoot_v: float = 0.0
 
 
-class PulseGenerator(Instrument):
+class PulseGenerator(ChannelInstrument[PulseLimits]):
     """Pulses shorter than a source-meter can make, a counted number at a time."""
-
-    @property
-    @abstractmethod
-    def channels(self) -> tuple[str, ...]:
-        """Names of the channels of the connected model."""
-
-    @abstractmethod
-    def limits(self, channel: str) -> PulseLimits:
-        """What a channel of the connected model can do."""
 
     @override
     @classmethod
     def extent(cls, model: str) -> tuple[float, ...]:
-        known = cls(cls.Config())
-        known.model = model
-        limits = [known.limits(channel) for channel in known.channels]
+        limits = cls.all_limits(model)
         most_v = max((one.max_open_v for one in limits), default=0.0)
         fastest = max((1.0 / one.shortest_period_s for one in limits), default=0.0)
         return most_v, fastest, len(limits)

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from typing_extensions import override
 
-from rram_hil.hardware.instrument import Instrument
+from rram_hil.hardware.instrument import ChannelInstrument
 from rram_hil.types import FloatArray
 
 Coupling = Literal["DC", "AC"]
@@ -84,24 +84,13 @@ class Waveform:
         return np.asarray(self.start_s + self.step_s * np.arange(self.volts.size))
 
 
-class Oscilloscope(Instrument):
+class Oscilloscope(ChannelInstrument[ScopeLimits]):
     """Channels that digitise. It drives nothing: it counts as off while it waits for no trigger."""
-
-    @property
-    @abstractmethod
-    def channels(self) -> tuple[str, ...]:
-        """Names of the channels of the connected model."""
-
-    @abstractmethod
-    def limits(self, channel: str) -> ScopeLimits:
-        """What a channel of the connected model can do."""
 
     @override
     @classmethod
     def extent(cls, model: str) -> tuple[float, ...]:
-        known = cls(cls.Config())
-        known.model = model
-        limits = [known.limits(channel) for channel in known.channels]
+        limits = cls.all_limits(model)
         most = max((one.most_samples for one in limits), default=0)
         return max((one.bandwidth_hz for one in limits), default=0.0), most, len(limits)
 
